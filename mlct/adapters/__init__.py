@@ -1,0 +1,1 @@
+"""Things that mlct calls: MLflow, object stores."""

@@ -1,0 +1,234 @@
+"""The `mlct` command: what is live, who approved it, what changed; approve, roll back, verify.
+
+Exit codes: 0 done, 1 refused, 2 wrong usage. Every answer comes from the ledger and the object
+store; only commands that touch the alias load MLflow.
+"""
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlct.adapters.home import Home
+from mlct.cli import answers
+from mlct.data.window import duration, parse_instant
+from mlct.errors import ApprovalInvalid, MlctError
+from mlct.release import slot as slots
+from mlct.release.approval import request as approvals
+
+Answer = tuple[Any, str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    home = Home.from_environment()
+    if options.home:
+        home = Home(root=options.home, objects=home.objects, tracking_uri=home.tracking_uri)
+    try:
+        content, text = options.command(home, options)
+    except MlctError as error:
+        if options.json:
+            print(json.dumps({"refused": str(error), "error": type(error).__name__}))
+        else:
+            print(f"refused: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, EOFError):
+        print("refused: nothing was signed or moved", file=sys.stderr)
+        return 1
+    print(json.dumps(content, indent=2, default=str) if options.json else text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mlct", description=__doc__.splitlines()[0])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    common.add_argument("--home", help="where mlct keeps things (default: MLCT_HOME, or .mlct)")
+    common.add_argument("--slot", default=slots.SLOT, help="default: %(default)s")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[Home, Any], Answer], text: str, *takes: str) -> Any:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(command=command)
+        for argument in takes:
+            made.add_argument(argument, type=_target)
+        return made
+
+    add("status", _status, "what every slot serves")
+    show = add("show", _show, "one version: data, code, verdict, approvals", "model")
+    show.add_argument("--evidence", action="store_true", help="print the table of rules too")
+    add("history", _history, "every move of a slot", "model")
+    explain = add("explain", _explain, "what is live, why, and what changed", "model")
+    explain.add_argument("--at", help="at an earlier time (ISO 8601)")
+    add("request", _request, "what would be approved", "model")
+    for decision, text in (("approve", "sign for a version"), ("reject", "sign against a version")):
+        made = add(decision, _sign, text, "model")
+        made.set_defaults(decision=decision)
+        made.add_argument("--key", required=True, type=Path, help="SSH key of an approver")
+        made.add_argument("--role", help="the role to sign in (default: the approver's first)")
+        made.add_argument("--expires", default="7d", help="default: %(default)s")
+        made.add_argument("--yes", action="store_true", help="do not ask")
+        reason = "--comment" if decision == "approve" else "--reason"
+        made.add_argument(reason, dest="comment", default="", required=decision == "reject")
+    back = add("rollback", _rollback, "re-point the slot to its rollback target", "model")
+    back.add_argument("--reason", required=True)
+    back.add_argument("--yes", action="store_true", help="do not ask")
+    add("reconcile", _reconcile, "repair MLflow's alias from the ledger", "model")
+    add("verify", _verify, "check the ledger's chain and the live models' bytes")
+    return parser
+
+
+def _target(text: str) -> tuple[str, int | None]:
+    """`model` or `model@version`."""
+    model, at, version = text.partition("@")
+    if not model or (at and not version.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODEL or MODEL@VERSION")
+    return model, int(version) if version else None
+
+
+def _actor() -> str:
+    return f"cli:{os.environ.get('MLCT_ACTOR') or getpass.getuser()}"
+
+
+def _status(home: Home, options: Any) -> Answer:
+    rows = answers.status(home.ledger, options.slot)
+    return rows, answers.status_text(rows, options.slot)
+
+
+def _show(home: Home, options: Any) -> Answer:
+    model, version = options.model
+    content = answers.show(home.ledger, model, version, options.slot)
+    text = answers.show_text(content)
+    if options.evidence and content["evidence"]:
+        report = json.loads(home.store.get(content["evidence"]))
+        content["report"] = report
+        text += "\n\n" + answers.evidence_text(report)
+    return content, text
+
+
+def _history(home: Home, options: Any) -> Answer:
+    rows = answers.history(home.ledger, options.model[0], options.slot)
+    return rows, answers.history_text(rows, options.model[0], options.slot)
+
+
+def _explain(home: Home, options: Any) -> Answer:
+    at = parse_instant(options.at) if options.at else None
+    content = answers.explain(home.ledger, options.model[0], options.slot, at)
+    return content, answers.explain_text(content)
+
+
+def _request(home: Home, options: Any) -> Answer:
+    model, version = options.model
+    asked = slots.request(home.ledger, model, version, options.slot)
+    report = json.loads(home.store.get(asked.evidence))
+    given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
+    return answers.request(asked, report, given), answers.request_text(asked, report, given)
+
+
+def _sign(home: Home, options: Any) -> Answer:
+    model, version = options.model
+    asked = slots.request(home.ledger, model, version, options.slot)
+    report = json.loads(home.store.get(asked.evidence))
+    if not options.json:
+        print(answers.request_text(asked, report, []), end="\n\n")
+    _confirm(options, f"{options.decision.capitalize()} {model}@{asked.version}?")
+    content, body, signature, person = approvals.decide(
+        asked,
+        home.approvers,
+        decision=options.decision,
+        key=options.key,
+        comment=options.comment,
+        at=home.ledger.clock(),
+        lifetime=duration(options.expires, field="--expires"),
+        role=options.role,
+    )
+    record = home.ledger.append(content, actor=person.name, signature=signature, body=body)
+    given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
+    mine = next(a for a in given if a.record.sequence == record.sequence)
+    result = {"recorded": record.sequence, "approver": person.name, "counts": not mine.problem}
+    return result | {"problem": mine.problem}, answers.signed_text(
+        asked, home.approvers, mine, given
+    )
+
+
+def _rollback(home: Home, options: Any) -> Answer:
+    model, _ = options.model
+    current = slots.live(home.ledger, model, options.slot)
+    if current is not None:
+        target = slots.rollback_target(home.ledger, current)
+        _confirm(options, f"Roll {model} back from version {current.version} to {target}?")
+    from mlct.training import fit
+
+    record = slots.roll_back(
+        home.ledger,
+        home.registry,
+        lambda artifact: fit.kept(home.store, artifact),
+        model=model,
+        reason=options.reason,
+        actor=_actor(),
+        slot=options.slot,
+    )
+    shown = _show_in_dagster(model, record)
+    says = record.predicate
+    text = (
+        f"{model}@{says['version']} is live in {options.slot!r}; version {says['from']} is "
+        f"quarantined: {options.reason}"
+        + ("" if shown else "\n(DAGSTER_HOME is not set: the Dagster UI was not told)")
+    )
+    return record.to_dict(), text
+
+
+def _show_in_dagster(model: str, record: Any) -> bool:
+    if not os.environ.get("DAGSTER_HOME"):
+        return False
+    from mlct.defs.assets.champion import report
+
+    report(model, record)
+    return True
+
+
+def _reconcile(home: Home, options: Any) -> Answer:
+    model, _ = options.model
+    found = slots.project(home.ledger, home.registry, model, options.slot, actor=_actor())
+    if found["ledger"] is None:
+        return found, f"nothing is live in {options.slot!r} of {model}: no alias to repair"
+    if found["before"] == found["after"]:
+        return (
+            found,
+            f"alias {options.slot!r} of {model} is on version {found['after']}, as the ledger says",
+        )
+    return found, (
+        f"alias {options.slot!r} of {model} pointed at {found['before'] or 'nothing'}; it points "
+        f"at version {found['after']} again"
+    )
+
+
+def _verify(home: Home, options: Any) -> Answer:
+    from mlct.training import fit
+
+    count = home.ledger.verify()
+    checked = []
+    for model in home.ledger.models():
+        current = slots.live(home.ledger, model, options.slot)
+        if current is not None:
+            fit.kept(home.store, current.artifact)
+            checked.append(f"{model}@{current.version}")
+    bytes_hold = f"; the bytes of {', '.join(checked)} are the approved ones" if checked else ""
+    return {"statements": count, "live": checked}, f"{count} statements hold{bytes_hold}"
+
+
+def _confirm(options: Any, question: str) -> None:
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ApprovalInvalid(
+            "nobody is there to answer (standard input is not a terminal)",
+            expected="a person, or --yes",
+        )
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""What a model learns from: digests, snapshots, windows, contracts."""

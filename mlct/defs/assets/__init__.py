@@ -1,0 +1,1 @@
+"""The generated assets of a model, one module each."""

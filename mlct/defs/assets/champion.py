@@ -1,0 +1,48 @@
+"""`m/champion`: the slot as an external asset. Nothing can materialise it."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlct.defs.names import key, settings
+from mlct.release.ledger import Record
+from mlct.spec import ModelSpec
+
+
+def build_champion(spec: ModelSpec) -> dg.AssetSpec:
+    """The asset whose only events are those logged by promotion, rollback and reconcile."""
+    return dg.AssetSpec(
+        key(spec, "champion"),
+        deps=[key(spec, "evaluation")],
+        description=f"What slot `{spec.slot}` serves. Moved only by the job "
+        f"`{spec.name}_promotion`, with signed approvals, and by `{spec.name}_rollback`.",
+        **settings(spec, "mlflow"),
+    )
+
+
+def champion_event(model: str, record: Record) -> dg.AssetMaterialization:
+    """The event that shows a slot move in the asset catalog."""
+    says = record.predicate
+    metadata: dict[str, Any] = {
+        "version": says["version"],
+        "move": record.kind,
+        "replaces": str(says["replaces"] or "nothing"),
+        "rollback_target": str(says["rollback_target"] or "none"),
+        "approved_by": ", ".join(says["approvers"]),
+        "evidence": says["evidence"],
+        "ledger_sequence": record.sequence,
+    }
+    if "reason" in says:
+        metadata["reason"] = says["reason"]
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey([model, "champion"]),
+        description=f"{record.kind}: version {says['version']} is live in {says['slot']}",
+        metadata=metadata,
+        tags={"dagster/data_version": says["artifact"]},
+    )
+
+
+def report(model: str, record: Record) -> None:
+    """Show a slot move that no run made in the instance that DAGSTER_HOME names."""
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(champion_event(model, record))

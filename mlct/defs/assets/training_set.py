@@ -1,0 +1,158 @@
+"""`m/training_set`: train and holdout snapshots cut at `as_of`, and the contract's verdict."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlct.data import snapshot
+from mlct.data.contract import ContractReport, contract_digest, suite_of, validate
+from mlct.data.window import Cut, cut, data_end, duration, parse_instant
+from mlct.defs.io_manager import as_dataset
+from mlct.defs.names import CONTRACT, key, settings
+from mlct.defs.resources import MlctHome
+from mlct.release.ledger import Ledger, instant, now, statement
+from mlct.spec import ModelSpec
+
+
+class TrainingSetConfig(dg.Config):
+    """`as_of`: the instant to stand at, ISO 8601. Default: now, or the end of the data."""
+
+    as_of: str | None = None
+
+
+def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
+    """The asset that cuts, stores and validates the rows to learn from."""
+    asset = key(spec, "training_set")
+
+    @dg.asset(
+        key=asset,
+        ins={
+            "features": dg.AssetIn(
+                key=dg.AssetKey(list(spec.features)), metadata={"allow_missing_partitions": True}
+            )
+        },
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONTRACT,
+                asset=asset,
+                blocking=True,
+                description="Great Expectations suite on the rows to learn from. The challenger "
+                "asks the ledger for this verdict, whatever the run selects.",
+            )
+        ],
+        description="Train and holdout rows whose label had matured by `as_of`.",
+        **settings(spec, "parquet", "greatexpectations"),
+    )
+    def training_set(
+        context: dg.AssetExecutionContext, config: TrainingSetConfig, mlct: MlctHome, features: Any
+    ) -> dg.MaterializeResult:
+        home = mlct.home
+        data = as_dataset(features)
+        as_of = (
+            parse_instant(config.as_of)
+            if config.as_of
+            else min(now(), data_end(data, spec.columns, spec.windows))
+        )
+        rows = cut(data, spec.columns, spec.windows, as_of=as_of)
+        train, holdout = (snapshot.write(home.store, part) for part in (rows.train, rows.holdout))
+        document = {
+            "format": "mlct.training_set/v1",
+            "model": spec.name,
+            "train": train.digest,
+            "holdout": holdout.digest,
+            "as_of": instant(rows.as_of),
+            "train_start": instant(rows.train_start),
+            "holdout_start": instant(rows.holdout_start),
+            "holdout_end": instant(rows.holdout_end),
+            "counts": rows.counts,
+        }
+        digest = mlct.hand_on(spec.name, "training_set", context.run_id, document)
+        report, fresh = _verdict(spec, home.ledger, digest, rows, document, context.run_id)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(digest),
+            metadata=_metadata(document, rows),
+            check_results=[_check(report, fresh)] if context.selected_asset_check_keys else [],
+        )
+
+    return training_set
+
+
+def _verdict(
+    spec: ModelSpec, ledger: Ledger, digest: str, rows: Cut, document: dict[str, Any], run_id: str
+) -> tuple[dict[str, Any], bool]:
+    """The contract's verdict on this digest, from the ledger or made and recorded now."""
+    suite = suite_of(spec.contract)
+    contract = contract_digest(suite)
+    for record in ledger.records(kind="contract", subject=digest):
+        if record.predicate["contract"] == contract:
+            return record.predicate, False
+    report = _validate(spec, suite, rows)
+    content = report.to_dict() | {
+        "model": spec.name,
+        "training_set": digest,
+        "as_of": document["as_of"],
+        "dagster_run": run_id,
+    }
+    subjects = {n: document[n] for n in ("train", "holdout")} | {"training_set": digest}
+    ledger.append(statement("contract", subjects, content), actor=f"dagster:{run_id}")
+    return content, True
+
+
+def _validate(spec: ModelSpec, suite: Any, rows: Cut) -> ContractReport:
+    import pyarrow as pa
+
+    both = pa.concat_tables([rows.train, rows.holdout])
+    instants = {
+        name: getattr(rows, name)
+        for name in ("as_of", "train_start", "holdout_start", "holdout_end")
+    } | {"fresh_after": rows.holdout_end - duration(spec.windows.cluster)}
+    if both.schema.field(spec.columns.time).type.tz is None:
+        # Great Expectations compares times without a zone to such times only.
+        instants = {name: at.replace(tzinfo=None) for name, at in instants.items()}
+    return validate(suite, both, parameters=instants)
+
+
+def _metadata(document: dict[str, Any], rows: Cut) -> dict[str, Any]:
+    return {
+        "as_of": dg.MetadataValue.timestamp(rows.as_of),
+        "train": f"[{rows.train_start:%Y-%m-%d %H:%M}, {rows.holdout_start:%Y-%m-%d %H:%M}) UTC",
+        "holdout": f"[{rows.holdout_start:%Y-%m-%d %H:%M}, {rows.holdout_end:%Y-%m-%d %H:%M}) UTC",
+        "train_rows": rows.train.num_rows,
+        "holdout_rows": rows.holdout.num_rows,
+        "label_maturity": dg.MetadataValue.table(
+            [dg.TableRecord({"window": window, **counts}) for window, counts in rows.counts.items()]
+        ),
+        "train_digest": document["train"],
+        "holdout_digest": document["holdout"],
+    }
+
+
+def _check(report: dict[str, Any], fresh: bool) -> dg.AssetCheckResult:
+    violations = report["violations"]
+    known = "" if fresh else " (recorded earlier for these very rows)"
+    metadata: dict[str, Any] = {
+        "expectations": report["expectations"],
+        "failed": len(violations),
+        "contract": report["contract"],
+    }
+    if violations:
+        metadata["violations"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {n: v[n] for n in ("column", "rule", "expected", "observed", "count")}
+                )
+                for v in violations
+            ]
+        )
+    return dg.AssetCheckResult(
+        check_name=CONTRACT,
+        passed=report["passed"],
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=(
+            f"All {report['expectations']} expectations hold{known}"
+            if report["passed"]
+            else f"{len(violations)} of {report['expectations']} expectations failed{known}: "
+            + "; ".join(f"{v['column']} {v['rule']} saw {v['observed']}" for v in violations[:3])
+        ),
+        metadata=metadata,
+    )

@@ -1,0 +1,130 @@
+"""From specs to Dagster definitions: everything at once, or part by part."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlct.adapters.home import Home
+from mlct.defs.assets.challenger import build_challenger
+from mlct.defs.assets.champion import build_champion
+from mlct.defs.assets.evaluation import build_evaluation
+from mlct.defs.assets.monitoring import build_monitoring
+from mlct.defs.assets.training_set import build_training_set
+from mlct.defs.checks import slot_check
+from mlct.defs.io_manager import SnapshotIOManager
+from mlct.defs.jobs import monitoring_job, promotion_job, retrain_job, rollback_job
+from mlct.defs.names import HUMAN_ONLY_TAG
+from mlct.defs.resources import MlctHome
+from mlct.defs.schedules import schedules
+from mlct.defs.sensors import retrain_on_drift
+from mlct.errors import SpecError
+from mlct.spec import ModelSpec
+
+
+def build_assets(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """training_set, challenger, evaluation, champion (external) and monitoring."""
+    return [
+        build_training_set(spec),
+        build_challenger(spec),
+        build_evaluation(spec),
+        build_champion(spec),
+        build_monitoring(spec),
+    ]
+
+
+def build_checks(spec: ModelSpec) -> list[dg.AssetChecksDefinition]:
+    """Checks that stand on their own; contract, gate and drift live in their assets."""
+    return [slot_check(spec)]
+
+
+def build_jobs(spec: ModelSpec) -> list[Any]:
+    """Retrain, monitoring, promotion and rollback."""
+    return [retrain_job(spec), monitoring_job(spec), promotion_job(spec), rollback_job(spec)]
+
+
+def build_sensors(
+    spec: ModelSpec, *, default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
+) -> list[dg.SensorDefinition]:
+    """The drift sensor."""
+    return [retrain_on_drift(spec, default_status=default_status)]
+
+
+def build_schedules(
+    spec: ModelSpec, *, default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
+) -> list[dg.ScheduleDefinition]:
+    """Monitoring and retraining schedules."""
+    return schedules(spec, default_status=default_status)
+
+
+def build_definitions(*specs: ModelSpec, resources: dict[str, Any] | None = None) -> dg.Definitions:
+    """All definitions of one or more models.
+
+    Brings no resources unless given, because `Definitions.merge` refuses two of one name: put
+    `mlct.build_resources()` into one of the merged definitions.
+    """
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise SpecError(f"two models of one name: {sorted(names)}", expected="distinct names")
+    return guarded(
+        dg.Definitions(
+            assets=[a for s in specs for a in build_assets(s)],
+            asset_checks=[c for s in specs for c in build_checks(s)],
+            jobs=[j for s in specs for j in build_jobs(s)],
+            sensors=[x for s in specs for x in build_sensors(s)],
+            schedules=[x for s in specs for x in build_schedules(s)],
+            resources=resources,
+        ),
+    )
+
+
+def build_resources(home: Home | None = None) -> dict[str, Any]:
+    """`{"mlct": ..., "snapshots": ...}`: where mlct keeps things, and the snapshot IO manager.
+
+    `home` defaults to the environment: MLCT_HOME, MLCT_OBJECTS, MLFLOW_TRACKING_URI,
+    MLCT_APPROVERS.
+    """
+    home = home or Home.from_environment()
+    mlct = MlctHome(
+        root=home.root,
+        objects=home.objects,
+        tracking_uri=home.tracking_uri,
+        approvers_file=home.approvers_file,
+    )
+    return {"mlct": mlct, "snapshots": SnapshotIOManager(home=mlct)}
+
+
+def automation_violations(defs: dg.Definitions) -> list[str]:
+    """Every sensor, schedule or automation condition that could launch a promotion."""
+    found = []
+    jobs = [j for j in defs.jobs or [] if (j.tags or {}).get(HUMAN_ONLY_TAG) == "true"]
+    people_only = {j.name for j in jobs}
+    for sensor in defs.sensors or []:
+        reached = {target.job_name for target in getattr(sensor, "targets", [])} & people_only
+        found += [f"sensor {sensor.name} targets {name}" for name in sorted(reached)]
+    for schedule in defs.schedules or []:
+        name = getattr(schedule, "job_name", None) or schedule.job.name
+        if name in people_only:
+            found.append(f"schedule {schedule.name} targets {name}")
+    found += [
+        f"job {j.name} has an automation condition"
+        for j in jobs
+        if getattr(j, "automation_condition", None) is not None
+    ]
+    return found
+
+
+def guarded(defs: dg.Definitions) -> dg.Definitions:
+    """The same definitions, refused when automation can reach a promotion job.
+
+    Call it around the outermost `Definitions.merge`: a part cannot see the whole. Raises SpecError.
+    """
+    found = automation_violations(defs)
+    if found:
+        raise SpecError(
+            "; ".join(found),
+            expected="promotion jobs that only people launch",
+            fix="Take the job out of that automation: automation may retrain and roll back, "
+            "never promote",
+            violations=found,
+        )
+    return defs

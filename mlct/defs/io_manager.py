@@ -1,0 +1,109 @@
+"""The IO manager that keeps any asset's rows as snapshots."""
+
+from collections.abc import Mapping
+from typing import Any, get_origin
+from urllib.parse import quote
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from mlct.data import snapshot
+from mlct.defs.resources import MlctHome
+from mlct.errors import DataError, SnapshotMissing
+
+
+def _ref(key: dg.AssetKey, partition: str | None) -> str:
+    parts = [quote(p, safe="") for p in key.path]
+    return "/".join(["assets", *parts, "@" + quote(partition or "", safe="")])
+
+
+class SnapshotIOManager(dg.ConfigurableIOManager):
+    """Stores DataFrames, Tables, Datasets and RecordBatchReaders as immutable Parquet snapshots.
+
+    The asset's data version is the snapshot's digest. What comes back is what the downstream
+    argument is annotated with: `pandas.DataFrame`, `pyarrow.Table`, or a lazy
+    `pyarrow.dataset.Dataset` (also without annotation); several partitions come back as one.
+    Digests are verified on every load. A missing partition raises SnapshotMissing, unless the
+    input's metadata has `allow_missing_partitions`.
+    """
+
+    home: MlctHome
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        if obj is None:
+            raise DataError(
+                f"asset {context.asset_key.to_user_string()} returned None",
+                expected="rows: a DataFrame, Table, Dataset or RecordBatchReader",
+            )
+        store = self.home.home.store
+        written = snapshot.write(store, obj)
+        partition = context.asset_partition_key if context.has_asset_partitions else None
+        store.set_ref(_ref(context.asset_key, partition), written.digest)
+        context.step_context.set_data_version(context.asset_key, dg.DataVersion(written.digest))
+        context.add_output_metadata(
+            {
+                "dagster/row_count": written.rows,
+                "dagster/column_schema": dg.TableSchema(
+                    columns=[
+                        dg.TableColumn(name=field.name, type=str(field.type))
+                        for field in written.schema
+                    ]
+                ),
+                "digest": written.digest,
+                "bytes": written.bytes,
+            }
+        )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        key = context.asset_key
+        wanted = context.asset_partition_keys if context.has_asset_partitions else [None]
+        store = self.home.home.store
+        found = {p: store.ref(_ref(key, p)) for p in wanted}
+        missing = [p for p, digest in found.items() if digest is None]
+        lenient = (context.definition_metadata or {}).get("allow_missing_partitions")
+        digests = [digest for digest in found.values() if digest is not None]
+        if missing and not (lenient and digests):
+            name = key.to_user_string()
+            which = ", ".join(str(p) for p in missing[:5] if p is not None)
+            raise SnapshotMissing(
+                f"{name} has no snapshot" + (f" of partition {which}" if which else ""),
+                expected="the asset to have been materialised with the mlct IO manager",
+                fix=f"Materialise {name}" + (f", partition {which}" if which else ""),
+                partitions=missing,
+            )
+        data = snapshot.read(store, *digests)
+        return _as(data, context.dagster_type.typing_type)
+
+
+def _as(data: ds.Dataset, wanted: Any) -> Any:
+    if wanted is pa.Table:
+        return data.to_table()
+    if wanted is Any or wanted is ds.Dataset or wanted is type(None):
+        return data
+    kind = get_origin(wanted) or wanted
+    if getattr(kind, "__module__", "").startswith("pandas") and kind.__name__ == "DataFrame":
+        return data.to_table().to_pandas()
+    raise DataError(
+        f"a snapshot cannot be loaded as {wanted}",
+        expected="pandas.DataFrame, pyarrow.Table or pyarrow.dataset.Dataset",
+        fix="Annotate the asset's argument with one of these",
+    )
+
+
+def as_dataset(rows: Any) -> ds.Dataset:
+    """What another IO manager loaded (a frame, a table, partitions by key) as a Dataset."""
+    if isinstance(rows, ds.Dataset):
+        return rows
+    if isinstance(rows, Mapping):
+        tables = [as_dataset(part).to_table() for part in rows.values()]
+        return ds.dataset(pa.concat_tables(tables, promote_options="permissive"))
+    if isinstance(rows, pa.Table):
+        return ds.dataset(rows)
+    if hasattr(rows, "iloc"):
+        return ds.dataset(pa.Table.from_pandas(rows, preserve_index=False))
+    raise DataError(
+        f"the features came as {type(rows).__qualname__}",
+        expected="a pandas DataFrame, pyarrow Table or Dataset",
+        fix="Use io_manager_key='snapshots' on the feature asset, or return one of these",
+    )

@@ -1,0 +1,177 @@
+"""The checked rows of one holdout: labels, weights and clusters, and how they are resampled.
+
+Whatever cannot be trusted (missing labels, scores that are not finite, lengths that differ) is an
+EvaluationError here, before any number is computed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlct.errors import EvaluationError
+from mlct.evaluation.metric import Floats, Metric
+
+FEW = 30
+"""Below this many clusters (or independent rows) the t distribution replaces the normal one."""
+
+GROUPS = 2000
+"""Many independent rows are resampled in this many random groups: the same error, less work."""
+
+_CHUNK = 500_000  # numbers held at once while resampling: 4 MB stay in the cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holdout:
+    """Labels `y_true` (rows,), optional `weights` (rows,) and cluster `codes` (rows,).
+
+    `codes` number the clusters from 0; None declares the rows independent.
+    """
+
+    y_true: Floats
+    weights: Floats | None
+    codes: npt.NDArray[np.intp] | None
+    clusters: int | None
+
+    @property
+    def rows(self) -> int:
+        return len(self.y_true)
+
+    @property
+    def units(self) -> int:
+        """What counts as one observation: the clusters, or the rows where they are independent."""
+        return self.rows if self.clusters is None else self.clusters
+
+    @property
+    def mass(self) -> Floats:
+        """The weights, or ones."""
+        return np.ones(self.rows) if self.weights is None else self.weights
+
+    def sums(self, values: Floats) -> Floats:
+        """Sums of `values` (rows,) or (rows, k) over the rows of each unit."""
+        if self.codes is None:
+            return values
+        if values.ndim == 1:
+            return np.bincount(self.codes, values, self.units).astype(np.float64, copy=False)
+        return np.column_stack([np.bincount(self.codes, v, self.units) for v in values.T])
+
+    def quantile(self, confidence: float) -> float:
+        """Of the t distribution with units - 1 degrees of freedom, or of the normal one."""
+        from scipy.special import ndtri, stdtrit
+
+        return float(stdtrit(self.units - 1, confidence) if self._few else ndtri(confidence))
+
+    def two_sided(self, z: float) -> float:
+        """Probability of a statistic at least as far from zero as `z`."""
+        from scipy.special import ndtr, stdtr
+
+        return float(2 * (stdtr(self.units - 1, -abs(z)) if self._few else ndtr(-abs(z))))
+
+    @property
+    def _few(self) -> bool:
+        # Real clusters always take t, so that the 30th day does not narrow the bound at one blow.
+        return self.units < FEW or self.units < self.rows
+
+    def grouped(self, seed: int) -> "Holdout":
+        """Itself, or for more independent rows than 2 * GROUPS: in random groups of rows."""
+        if self.codes is not None or self.rows <= 2 * GROUPS:
+            return self
+        shuffled = np.random.default_rng(seed).permutation(self.rows)
+        return replace(self, codes=shuffled % GROUPS, clusters=GROUPS)
+
+    def resamples(self, replicates: int, seed: int, *, width: int) -> Iterator[Floats]:
+        """Chunks (b, units) of how often each unit was drawn; `width` numbers a replicate needs."""
+        random = np.random.default_rng(seed)
+        chunk = max(1, min(replicates, _CHUNK // max(width, self.units)))
+        for start in range(0, replicates, chunk):
+            b = min(chunk, replicates - start)
+            drawn = random.integers(self.units, size=(b, self.units))
+            drawn += np.arange(b)[:, None] * self.units
+            counts = np.bincount(drawn.ravel(), minlength=b * self.units)
+            yield counts.reshape(b, self.units).astype(np.float64)
+
+
+def holdout(y_true: Any, *, clusters: Any = None, weights: Any = None) -> Holdout:
+    """Check and convert the labels, clusters (any array of comparable values) and weights.
+
+    Raises EvaluationError for labels, weights or clusters that are missing, not finite, of
+    another length, and for fewer than two rows or clusters.
+    """
+    y = _floats("y_true", y_true, None)
+    if len(y) < 2:
+        raise EvaluationError(f"the holdout has {len(y)} rows", expected="at least 2")
+    mass = None if weights is None else _floats("weights", weights, len(y))
+    if mass is not None and (mass.min() < 0 or mass.sum() <= 0):
+        raise EvaluationError("the weights are negative or all zero", expected="weights >= 0")
+    if clusters is None:
+        return Holdout(y_true=y, weights=mass, codes=None, clusters=None)
+    codes, count = _codes(clusters, len(y))
+    if count < 2:
+        raise EvaluationError(
+            f"the holdout has {count} cluster",
+            expected="at least 2 clusters: one cluster says nothing about how clusters differ",
+            fix="take a longer holdout or smaller clusters",
+        )
+    return Holdout(y_true=y, weights=mass, codes=codes, clusters=count)
+
+
+def check_score(name: str, score: Any, rows: Holdout) -> Floats:
+    """One model's scores as floats; EvaluationError names the model and what is wrong."""
+    return _floats(f"the scores of {name!r}", score, rows.rows)
+
+
+def check_metric(metric: Metric, rows: Holdout, scores: Mapping[str, Floats]) -> None:
+    """EvaluationError when the metric is not defined on these labels or scores."""
+    y = rows.y_true
+    if metric.task == "binary" and not ((y == 0) | (y == 1)).all():
+        found = np.unique(y)[:5].tolist()
+        raise EvaluationError(f"{metric.name} got the labels {found}", expected="labels 0 and 1")
+    if metric.curve is not None and not 0 < (y * rows.mass).sum() < rows.mass.sum():
+        raise EvaluationError(
+            f"the holdout has a single class, {metric.name} is not defined on it",
+            expected="rows of both classes",
+            fix="take a longer holdout",
+        )
+    for name, score in scores.items() if metric.probability else ():
+        if score.min() < 0 or score.max() > 1:
+            raise EvaluationError(
+                f"{metric.name} got scores of {name!r} from {score.min():g} to {score.max():g}",
+                expected="probabilities of class 1, between 0 and 1",
+            )
+
+
+def _floats(what: str, values: Any, rows: int | None) -> Floats:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"{what} cannot be read as numbers", expected="numbers") from error
+    if array.ndim != 1:
+        raise EvaluationError(f"{what} have shape {array.shape}", expected="shape (rows,)")
+    if rows is not None and len(array) != rows:
+        raise EvaluationError(
+            f"{what} have {len(array)} rows, the labels {rows}", expected="the same holdout rows"
+        )
+    if bad := int((~np.isfinite(array)).sum()):
+        raise EvaluationError(
+            f"{what}: {bad} of {len(array)} values are NaN or infinite", expected="finite values"
+        )
+    return array
+
+
+def _codes(clusters: Any, rows: int) -> tuple[npt.NDArray[np.intp], int]:
+    array = np.asarray(clusters)
+    if array.shape != (rows,):
+        raise EvaluationError(
+            f"the clusters have shape {array.shape}", expected=f"one cluster a row, ({rows},)"
+        )
+    missing = array != array if array.dtype.kind in "fcmMO" else np.zeros(1, dtype=bool)
+    if array.dtype.kind == "O":
+        missing = missing | np.array([value is None for value in array])
+    if missing.any():
+        raise EvaluationError(
+            f"{int(missing.sum())} rows have no cluster", expected="a cluster for each row"
+        )
+    names, codes = np.unique(array, return_inverse=True)
+    return codes.reshape(-1), len(names)

@@ -1,0 +1,190 @@
+"""Pictures of an evaluation as PNG bytes: small, on white, the same bytes for the same numbers.
+
+Each takes `y_true` (rows,) and `scores`, model name to array (rows,). Drawn with matplotlib's
+object interface, never pyplot: no global state, no window.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from mlct.evaluation.estimate import placements
+from mlct.evaluation.holdout import check_metric, check_score, holdout
+from mlct.evaluation.metric import METRICS, Floats, bins
+
+# Okabe & Ito 2008: told apart by colour-blind readers and in grey, with the line style.
+_STYLES = {
+    "challenger": ("#0072b2", "-"),
+    "champion": ("#d55e00", "--"),
+    "baseline": ("#7f7f7f", ":"),
+}
+_OTHERS = (("#009e73", "-."), ("#cc79a7", "-"), ("#56b4e9", "--"), ("#000000", ":"))
+_POINTS = 400  # of a curve: more cannot be seen
+
+
+def plots(task: str, y_true: Any, scores: Mapping[str, Any]) -> dict[str, bytes]:
+    """All pictures of a task, name to PNG."""
+    binary = task == "binary"
+    chosen = (roc, calibration, score_distribution) if binary else (predicted_actual, residuals)
+    return {draw.__name__: draw(y_true, scores) for draw in chosen}
+
+
+def roc(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """ROC curves, with the area of each model in the legend."""
+    rows, checked = _checked(y_true, scores, "roc_auc")
+    figure, axes = _canvas("ROC", "False positive rate", "True positive rate")
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
+    for name, (colour, line), score in _styled(checked):
+        order = np.argsort(-score)
+        ends = np.append(np.flatnonzero(np.diff(score[order])), rows.rows - 1)
+        true = np.append(0.0, np.cumsum((rows.mass * rows.y_true)[order])[ends])
+        false = np.append(0.0, np.cumsum((rows.mass * (1 - rows.y_true))[order])[ends])
+        shown = np.unique(np.linspace(0, len(true) - 1, _POINTS).astype(int))
+        label = f"{name}  AUC {placements(rows, score)[0]:.3f}"
+        axes.plot(
+            false[shown] / false[-1],
+            true[shown] / true[-1],
+            color=colour,
+            linestyle=line,
+            linewidth=1.6,
+            label=label,
+        )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def calibration(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """Mean label against mean score in equal-mass bins: on the diagonal the scores are honest."""
+    rows, checked = _checked(y_true, scores, "ece")
+    figure, axes = _canvas("Calibration", "Mean score of the bin", "Share of positives")
+    most = 0.0
+    for name, (colour, line), score in _styled(checked):
+        of_row = bins(score)
+        size = np.maximum(np.bincount(of_row), 1)
+        filled = np.bincount(of_row) > 0
+        said = (np.bincount(of_row, score) / size)[filled]
+        seen = (np.bincount(of_row, rows.y_true) / size)[filled]
+        most = max(most, float(said.max()), float(seen.max()))
+        axes.plot(
+            said,
+            seen,
+            color=colour,
+            linestyle=line,
+            linewidth=1.4,
+            marker="o",
+            markersize=4,
+            label=f"{name}  ECE {METRICS['ece'](rows.y_true, score):.3f}",
+        )
+    edge = min(1.0, most * 1.08)
+    axes.plot([0, edge], [0, edge], color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set(xlim=(0, edge), ylim=(0, edge), aspect="equal")
+    axes.legend(loc="upper left", frameon=False)
+    return _png(figure)
+
+
+def score_distribution(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """How each model's scores spread over the two classes; filled: class 1."""
+    rows, checked = _checked(y_true, scores, "log_loss")
+    styled = _styled(checked)
+    shown = [entry for entry in styled if np.ptp(entry[2]) > 0] or styled  # constants have no shape
+    figure, panels = _panels(len(shown), "Score distribution")
+    edges = np.linspace(0.0, 1.0, 41)
+    for axes, (name, (colour, _), score) in zip(panels, shown, strict=True):
+        zero, one = score[rows.y_true == 0], score[rows.y_true == 1]
+        axes.hist(one, edges, density=True, color=colour, alpha=0.45, label="class 1")
+        axes.hist(zero, edges, density=True, color="#333333", histtype="step", label="class 0")
+        axes.set(xlim=(0, 1), xlabel="Score", ylabel="Density")
+        axes.set_title(name, fontsize=10)
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
+def predicted_actual(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """Prediction against label; darker where there are more rows."""
+    rows, checked = _checked(y_true, scores, "mae")
+    figure, panels = _panels(len(checked), "Predicted and actual")
+    low, high = _range(np.concatenate([rows.y_true, *checked.values()]))
+    for axes, (name, _, score) in zip(panels, _styled(checked), strict=True):
+        _density(axes, score, rows.y_true, (low, high), (low, high))
+        axes.plot([low, high], [low, high], color="#bbbbbb", linewidth=0.8)
+        axes.set(xlabel="Predicted", ylabel="Actual", aspect="equal")
+        axes.set_title(f"{name}  MAE {METRICS['mae'](rows.y_true, score):.4g}", fontsize=10)
+    return _png(figure)
+
+
+def residuals(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """Label less prediction: above zero the model says too little."""
+    rows, checked = _checked(y_true, scores, "mae")
+    figure, axes = _canvas("Residuals", "Actual - predicted", "Density")
+    errors = {name: rows.y_true - score for name, score in checked.items()}
+    edges = np.linspace(*_range(np.concatenate(list(errors.values()))), 61)
+    for name, (colour, line), _ in _styled(checked):
+        axes.hist(
+            errors[name],
+            edges,
+            density=True,
+            histtype="step",
+            color=colour,
+            linestyle=line,
+            linewidth=1.5,
+            label=f"{name}  mean {errors[name].mean():+.3g}",
+        )
+    axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.margins(y=0.25)  # room for the legend
+    axes.legend(loc="upper right", frameon=False)
+    return _png(figure)
+
+
+def _checked(y_true: Any, scores: Mapping[str, Any], needs: str) -> tuple[Any, dict[str, Floats]]:
+    rows = holdout(y_true)
+    checked = {name: check_score(name, score, rows) for name, score in scores.items()}
+    check_metric(METRICS[needs], rows, checked)
+    return rows, checked
+
+
+def _styled(scores: Mapping[str, Floats]) -> list[tuple[str, tuple[str, str], Floats]]:
+    others = iter(_OTHERS * len(scores))
+    return [(name, _STYLES.get(name) or next(others), score) for name, score in scores.items()]
+
+
+def _range(values: Floats) -> tuple[float, float]:
+    """Without the most extreme thousandth on either side, which would squeeze the rest."""
+    low, high = np.quantile(values, [0.001, 0.999])
+    return float(low), float(high if high > low else low + 1)
+
+
+def _density(axes: Any, x: Floats, y: Floats, *ranges: tuple[float, float]) -> None:
+    counts, across, up = np.histogram2d(x, y, bins=60, range=ranges)
+    shown = np.ma.masked_equal(counts.T, 0)
+    axes.pcolormesh(across, up, np.ma.log10(shown), cmap="Blues", vmin=-0.7)
+
+
+def _canvas(title: str, across: str, up: str) -> tuple[Any, Any]:
+    figure, (axes,) = _panels(1, None)
+    axes.set_title(title, fontsize=11)
+    axes.set(xlabel=across, ylabel=up)
+    return figure, axes
+
+
+def _panels(count: int, title: str | None) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.3 if count == 1 else 3.6 * count, 3.9), facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0].tolist()
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure, panels
+
+
+def _png(figure: Any) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""How a model behaves: drift, and when to retrain."""

@@ -1,0 +1,246 @@
+"""What people are asked to approve, their signed answers, and which of these count."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mlct.data.digest import canonical
+from mlct.errors import ApprovalInvalid, PromotionRefused
+from mlct.release.approval import signature
+from mlct.release.approval.approvers import Approvers, Person
+from mlct.release.ledger import Ledger, Record, instant, statement
+
+LONGEST = timedelta(days=30)
+_SKEW = timedelta(minutes=5)
+
+
+def slot_key(model: str, slot: str) -> str:
+    """A slot's name in the ledger."""
+    return f"{model}@{slot}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One version put forward for one slot, with everything that an approval binds to.
+
+    `gate` is the hash of the gate statement, `head` the sequence of the slot's last move when the
+    evaluation was made.
+    """
+
+    model: str
+    version: int
+    slot: str
+    tier: str
+    verdict: str
+    reasons: tuple[str, ...]
+    artifact: str
+    evidence: str
+    gate: str
+    gated_at: str
+    head: int
+    champion: int | None
+    rollback_target: int | None
+    authors: tuple[str, ...]
+    training: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, ledger: Ledger, model: str, version: int | None, slot: str) -> "Request":
+        """The request for a version (by default the newest evaluated). Raises PromotionRefused."""
+        gates = ledger.records(kind="gate", model=model)
+        found = [
+            g
+            for g in gates
+            if g.predicate["slot"] == slot and version in (None, g.predicate["version"])
+        ]
+        if not found:
+            known = sorted({g.predicate["version"] for g in gates})
+            wanted = f"{model}@{version}" if version is not None else model
+            raise PromotionRefused(
+                f"{wanted} has no gate statement for slot {slot!r}",
+                expected=f"an evaluated version ({', '.join(map(str, known)) or 'none yet'})",
+                fix=f"Run the job {model}_retrain first",
+                model=model,
+                version=version,
+            )
+        gate, says = found[0], found[0].predicate
+        training = next(
+            t.predicate
+            for t in ledger.records(kind="training", model=model)
+            if t.predicate["version"] == says["version"]
+        )
+        return cls(
+            model=model,
+            version=says["version"],
+            slot=slot,
+            tier=says["tier"],
+            verdict=says["verdict"],
+            reasons=tuple(says["reasons"]),
+            artifact=says["artifact"],
+            evidence=says["evidence"],
+            gate=gate.hash,
+            gated_at=gate.recorded_at,
+            head=says["head"],
+            champion=says["champion"],
+            rollback_target=says["champion"],
+            authors=tuple(training["authors"]),
+            training=training,
+        )
+
+    def binding(self) -> dict[str, Any]:
+        """The fields that a signature covers, besides who, when and what decision."""
+        names = ("model", "version", "slot", "tier", "artifact", "evidence", "gate", "head")
+        return {n: getattr(self, n) for n in (*names, "rollback_target")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self) | {"training": dict(self.training)}
+
+
+def decide(
+    request: Request,
+    approvers: Approvers,
+    *,
+    decision: str,
+    key: Any,
+    comment: str,
+    at: datetime,
+    lifetime: timedelta = timedelta(days=7),
+    role: str | None = None,
+) -> tuple[dict[str, Any], bytes, str, Person]:
+    """Sign an answer to `request`: `(statement, exact bytes, signature, person)`.
+
+    `decision` is "approve" or "reject". The key must be an approver's; nothing is written.
+    Raises ApprovalInvalid.
+    """
+    if lifetime > LONGEST:
+        raise ApprovalInvalid(
+            f"a lifetime of {lifetime.days} days", expected=f"at most {LONGEST.days} days"
+        )
+    probe = signature.verify(signature.sign(key, b"who am I"), b"who am I")
+    person = approvers.holder(probe, at=at)
+    if role is not None and role not in person.roles:
+        raise ApprovalInvalid(
+            f"{person.name} does not hold the role {role!r}", expected=", ".join(person.roles)
+        )
+    content = statement(
+        "approval",
+        {"artifact": request.artifact, "evidence": request.evidence},
+        request.binding()
+        | {
+            "decision": decision,
+            "approver": person.name,
+            "role": role or person.roles[0],
+            "policy": approvers.digest,
+            "issued_at": instant(at),
+            "expires_at": instant(at + lifetime),
+            "nonce": secrets.token_hex(16),
+            "comment": comment,
+        },
+    )
+    body = canonical(content)
+    return content, body, signature.sign(key, body), person
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """A recorded answer and, where it does not count, why."""
+
+    record: Record
+    problem: str
+
+    @property
+    def says(self) -> dict[str, Any]:
+        return self.record.predicate
+
+
+def judge(
+    ledger: Ledger, request: Request, approvers: Approvers, *, at: datetime
+) -> list[Approval]:
+    """Every recorded answer for the requested version and slot, oldest first."""
+    used = {
+        digest
+        for p in ledger.records(kind="promotion", model=request.model)
+        for digest in p.predicate["approvals"]
+    }
+    records = [
+        r
+        for r in reversed(ledger.records(kind="approval", model=request.model))
+        if (r.predicate["version"], r.predicate["slot"]) == (request.version, request.slot)
+    ]
+    return [Approval(record=r, problem=_problem(r, request, approvers, used, at)) for r in records]
+
+
+def _problem(
+    record: Record, request: Request, approvers: Approvers, used: set[str], at: datetime
+) -> str:
+    says = record.predicate
+    if record.body != canonical(record.statement):
+        return "its bytes are not canonical"
+    issued, expires = (datetime.fromisoformat(says[n]) for n in ("issued_at", "expires_at"))
+    try:
+        person = approvers.holder(signature.verify(record.signature or "", record.body), at=issued)
+    except ApprovalInvalid as error:
+        return error.found
+    for name, wanted in (request.binding() | {"policy": approvers.digest}).items():
+        if says[name] != wanted:
+            return f"it is for {name} {_short(says[name])}, not {_short(wanted)}"
+    if says["approver"] != person.name:
+        return f"it names {says['approver']} but {person.name}'s key signed it"
+    if says["role"] not in person.roles:
+        return f"{person.name} does not hold the role {says['role']!r}"
+    if issued < datetime.fromisoformat(request.gated_at):
+        return "it was signed before the evaluation that it is for"
+    if issued > at + _SKEW:
+        return "it was signed in the future"
+    if expires - issued > LONGEST:
+        return f"it is valid for longer than {LONGEST.days} days"
+    if at >= expires:
+        return f"it expired at {says['expires_at']}"
+    if record.hash in used:
+        return "it was used by an earlier promotion"
+    if not approvers.tiers[request.tier].author and person.name in request.authors:
+        return f"{person.name} is the author of this version"
+    return ""
+
+
+def _short(value: Any) -> str:
+    return str(value)[:12]
+
+
+def require(approvals: list[Approval], request: Request, approvers: Approvers) -> list[Approval]:
+    """The approvals that carry a promotion. Raises PromotionRefused, saying who is missing."""
+    tier = approvers.tiers[request.tier]
+    rejected = [a for a in approvals if not a.problem and a.says["decision"] == "reject"]
+    if rejected:
+        says = rejected[-1].says
+        raise PromotionRefused(
+            f"{request.model}@{request.version} was rejected by {says['approver']}: "
+            f"{says['comment']}",
+            expected="no rejection of this evaluation",
+            fix="Train and evaluate a new version",
+        )
+    valid = [a for a in approvals if not a.problem and a.says["decision"] == "approve"]
+    by_person = {a.says["approver"]: a for a in valid}
+    counted = list(by_person.values())
+    roles = {a.says["role"] for a in counted}
+    enough = len(counted) >= tier.approvers
+    distinct = not tier.distinct_roles or len(roles) >= tier.approvers
+    if not (enough and distinct):
+        ignored = "; ".join(
+            f"{a.says['approver']}'s {a.says['decision']} does not count: {a.problem}"
+            for a in approvals
+            if a.problem
+        )
+        people = f"{tier.approvers} approver{'s' if tier.approvers > 1 else ''}"
+        raise PromotionRefused(
+            f"{request.model}@{request.version} has "
+            + (", ".join(f"{a.says['approver']} ({a.says['role']})" for a in counted) or "nobody")
+            + (f"; {ignored}" if ignored else ""),
+            expected=f"{people} for risk tier {request.tier!r}"
+            + (" in distinct roles" if tier.distinct_roles else "")
+            + ("" if tier.author else ", not the author"),
+            fix=f"Ask for `mlct approve {request.model}@{request.version} --key FILE`",
+        )
+    return counted

@@ -1,0 +1,1 @@
+"""How a model is made: its recipe, fitting, and the packaged files."""
