@@ -28,7 +28,8 @@ demo: $(VENV)/demo.stamp .demo/dagster/dagster.yaml ## play a year of flights th
 
 ui: $(VENV)/demo.stamp .demo/dagster/dagster.yaml ## open Dagster on the demo's instance (PORT=3000)
 	@test -d .demo/mlct || echo "The demo has not run yet, so there is little to see: make demo"
-	@echo "Dagster opens on port $(PORT) of this machine; stop it with Ctrl-C"
+	@echo "Look at http://127.0.0.1:$(PORT)/locations/mlct/asset-groups/flight_delay/lineage"
+	@echo "and stop with Ctrl-C"
 	@$(BIN)/dagster dev --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/dev.stamp ## run the tests

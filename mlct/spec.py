@@ -62,7 +62,7 @@ class ModelSpec:
             "owners",
             isinstance(owners, list | tuple)
             and bool(owners)
-            and all(re.fullmatch(r"team:\S+|[^@\s]+@[^@\s]+", str(o)) for o in owners),
+            and all(re.fullmatch(r"team:\S+|[\w.%+-]+@[\w.-]+\.\w{2,7}", str(o)) for o in owners),
             "at least one 'team:NAME' or e-mail address",
         )
         object.__setattr__(self, "owners", tuple(owners))
@@ -71,7 +71,9 @@ class ModelSpec:
         path = (path,) if isinstance(path, str) else path
         check(
             "features",
-            isinstance(path, list | tuple) and bool(path) and all(isinstance(p, str) for p in path),
+            isinstance(path, list | tuple)
+            and bool(path)
+            and all(isinstance(p, str) and p for p in path),
             "an AssetKey, or its path as a string or a list of strings",
         )
         object.__setattr__(self, "features", tuple(path))
@@ -94,18 +96,26 @@ class ModelSpec:
         )
         check(
             "slot",
-            isinstance(self.slot, str) and bool(re.fullmatch(r"[a-z][a-z0-9_-]{0,60}", self.slot)),
-            "lower-case letters, digits, '-' and '_'",
+            isinstance(self.slot, str)
+            and bool(re.fullmatch(r"[a-z][a-z0-9_-]{0,60}", self.slot))
+            # Aliases that MLflow, or mlct's registry, uses itself.
+            and not re.fullmatch(r"challenger|latest|v\d+", self.slot),
+            "lower-case letters, digits, '-' and '_', but not challenger, latest or v1",
         )
         check(
             "promotion",
             self.promotion == "manual",
             "'manual': only people promote, and there is no other way",
         )
-        check("seed", isinstance(self.seed, int) and self.seed >= 0, "a whole number, 0 or more")
+        check(
+            "seed",
+            isinstance(self.seed, int) and 0 <= self.seed < 2**31,
+            "a whole number from 0 to 2147483647",
+        )
+        check("description", isinstance(self.description, str), "a text")
         check(
             "trusted_types",
-            not isinstance(self.trusted_types, str)
+            isinstance(self.trusted_types, list | tuple)
             and all(isinstance(t, str) and "." in t for t in self.trusted_types),
             "full class names such as 'package.module.Class'",
         )

@@ -18,8 +18,9 @@ def approval_wanted(context: dg.RunStatusSensorContext, mlct: MlctHome) -> dg.Sk
     if context.dagster_run.job_name != f"{flight_delay.name}_retrain":
         return dg.SkipReason("not a retrain")
     try:
-        asked = slot.request(mlct.home.ledger, flight_delay.name)
+        asked = slot.request(mlct.home.ledger, flight_delay.name, slot=flight_delay.slot)
     except PromotionRefused as error:
         return dg.SkipReason(f"nothing to approve: {error.found}")
-    context.log.info("flight_delay@%s waits for approval: mlct request flight_delay", asked.version)
-    return dg.SkipReason(f"flight_delay@{asked.version} waits for approval")
+    told = f"{asked.model}@{asked.version} waits for approval"
+    context.log.info("%s: mlct request %s", told, asked.model)
+    return dg.SkipReason(told)

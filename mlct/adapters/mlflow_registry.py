@@ -42,7 +42,7 @@ def _reported(doing: str) -> Iterator[None]:
         raise RegistryError(
             f"MLflow could not {doing}: {error}",
             expected="a reachable tracking server with this model",
-            fix="Check MLFLOW_TRACKING_URI and the server's log; nothing else was changed",
+            fix="Check MLFLOW_TRACKING_URI and the server's log",
             code=error.error_code,
         ) from error
 
@@ -73,13 +73,36 @@ class MlflowRegistry:
 
         for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.model"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        # A source "models:/m-…" is resolved through the global URI, whatever the client's.
-        mlflow.set_tracking_uri(self.tracking_uri)
         Path(self.lock).parent.mkdir(parents=True, exist_ok=True)
-        client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
-        with filelock.FileLock(self.lock), _reported(f"open {self.tracking_uri}"):
-            client.search_experiments(max_results=1)
+        with filelock.FileLock(self.lock):
+            try:
+                # Making the client makes the tables.
+                client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
+                client.search_experiments(max_results=1)
+            except Exception as error:  # MLflow's, the database driver's or the file system's
+                raise RegistryError(
+                    f"MLflow could not open {self.tracking_uri}: {error}",
+                    expected="a reachable tracking server or database",
+                    fix="Check MLFLOW_TRACKING_URI and the server's log",
+                ) from error
         return client
+
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """Make this the MLflow of the process for a while, and what it was before afterwards.
+
+        Logging a model knows no other way, and whatever starts with "models:/" is resolved through
+        the global URI, not the client's. MLflow keeps that URI in the environment too: left there,
+        other code in this process would write to our registry.
+        """
+        import mlflow
+
+        before: Any = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        mlflow.set_tracking_uri(self.tracking_uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(before)
 
     def _experiment(self, model: str) -> str:
         found = self.client.get_experiment_by_name(model)
@@ -96,13 +119,17 @@ class MlflowRegistry:
                     raise
         return str(found.experiment_id)
 
-    def find(self, model: str, recipe: str) -> int | None:
-        """The newest version made by a recipe."""
+    def find(self, model: str, recipe: str) -> list[Logged]:
+        """The versions made by a recipe, newest first."""
         with _reported(f"search versions of {model}"):
             versions = self.client.search_model_versions(
                 f"name = '{model}' and tags.`{_RECIPE_TAG}` = '{recipe}'"
             )
-        return max((int(v.version) for v in versions), default=None)
+        found = [
+            Logged(version=int(v.version), run_id=str(v.run_id), model_uri=str(v.source))
+            for v in versions
+        ]
+        return sorted(found, key=lambda logged: -logged.version)
 
     def log(
         self,
@@ -123,7 +150,7 @@ class MlflowRegistry:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        with _reported(f"log a version of {model}"):
+        with _reported(f"log a version of {model}"), self._current():
             run = self.client.create_run(self._experiment(model), run_name=f"{model} {recipe[:8]}")
             run_id = run.info.run_id
             status = "FAILED"
@@ -171,12 +198,14 @@ class MlflowRegistry:
         import mlflow.pyfunc
         from mlflow.models import ModelSignature
         from mlflow.types import ColSpec, Schema
+        from mlflow.types.schema import AnyType
 
         features = json.loads(files[SERVING])["features"]
         signature = ModelSignature(
             inputs=Schema(
                 [
-                    ColSpec("string" if "categories" in f else "double", f["name"], required=False)
+                    # MLflow would refuse whole numbers for a double, and the model takes both.
+                    ColSpec("string" if "categories" in f else AnyType(), f["name"], required=False)
                     for f in features
                 ]
             ),
@@ -184,7 +213,7 @@ class MlflowRegistry:
         )
         with (
             tempfile.TemporaryDirectory() as folder,
-            mlflow.start_run(run_id=run_id),
+            mlflow.start_run(run_id=run_id, nested=True),  # user code may have left a run open
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", message=".*input example.*")
@@ -247,21 +276,25 @@ class MlflowRegistry:
         """Digest of the bytes that MLflow serves for a version now. Raises RegistryError."""
         import mlflow.artifacts
 
+        gone = RegistryError(
+            f"the files of {model}@{version} are gone",
+            expected="the artifact as it was logged",
+            fix="Restore MLflow's artifact store, or train a new version",
+        )
         with tempfile.TemporaryDirectory() as folder:
             try:
-                with _reported(f"read the files of {model}@{version}"):
+                with _reported(f"read the files of {model}@{version}"), self._current():
                     path = mlflow.artifacts.download_artifacts(
                         artifact_uri=f"models:/{model}/{version}",
                         dst_path=folder,
-                        tracking_uri=self.client.tracking_uri,
+                        tracking_uri=self.tracking_uri,
                     )
             except OSError as error:
-                raise RegistryError(
-                    f"the files of {model}@{version} are gone: {error}",
-                    expected="the artifact as it was logged",
-                    fix="Restore MLflow's artifact store, or train a new version",
-                ) from error
-            return artifact_digest(_files(Path(path) / "data" / "mlct"))
+                raise gone from error
+            files = _files(Path(path) / "data" / "mlct")
+        if not files:
+            raise gone
+        return artifact_digest(files)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

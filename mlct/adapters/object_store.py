@@ -1,10 +1,12 @@
 """Content-addressed files under a root: a local path or any fsspec URL."""
 
+import re
 import uuid
 from typing import Any
 
 import fsspec
-from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
 
 from mlct.data.digest import sha256
 from mlct.errors import SnapshotCorrupted, SnapshotMissing
@@ -14,19 +16,27 @@ class ObjectStore:
     """Implements `mlct.data.snapshot.Store`.
 
     `objects/ab/abcd…` are named by the sha256 of their bytes and never change; `refs/NAME` are
-    small files with a digest. A file is written under another name and moved into place, so a
-    reader never meets half of one.
+    small files with a digest. A reader never meets half of a file: on disk it is written under
+    another name and moved into place, and object stores show whole objects only.
     """
 
     def __init__(self, root: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(root)
-        self._verified: dict[str, Any] = {}
+        # Other processes write too: a remembered listing would hide what they wrote.
+        self.fs, self.root = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        self._verified: dict[str, str] = {}
 
     def _path(self, digest: str) -> str:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise SnapshotMissing(
+                f"{digest!r} names no object", expected="a sha256 of 64 hexadecimal digits"
+            )
         return f"{self.root}/objects/{digest[:2]}/{digest}"
 
     def _write(self, path: str, data: bytes | memoryview) -> None:
         self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(path, bytes(data))
+            return
         staged = f"{path}.{uuid.uuid4().hex}.part"
         self.fs.pipe_file(staged, bytes(data))
         self.fs.mv(staged, path)
@@ -45,10 +55,11 @@ class ObjectStore:
             data: bytes = self.fs.cat_file(path)
         except FileNotFoundError as error:
             raise SnapshotMissing(
-                f"the store {self.root} has no object {digest}",
+                f"there is no object {path}",
                 expected="bytes written earlier",
                 fix="Restore it from a backup, or materialise the asset again",
                 digest=digest,
+                path=path,
             ) from error
         if sha256(data) != digest:
             raise SnapshotCorrupted(
@@ -63,17 +74,14 @@ class ObjectStore:
 
     def open(self, digest: str) -> tuple[Any, str]:
         path = self._path(digest)
-        info = self.fs.info(path) if self.fs.exists(path) else {}
-        stamp = (info.get("size"), str(info.get("mtime") or info.get("ETag")))
         # One hash per file and process, unless the file changes.
-        if not info or self._verified.get(digest) != stamp:
+        seen = self.fs.ukey(path) if self.fs.exists(path) else ""
+        if not seen or self._verified.get(digest) != seen:
             self.get(digest)
-            self._verified[digest] = stamp
-        if "file" in (
-            self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        ):
-            return LocalFileSystem(), path
-        return PyFileSystem(FSSpecHandler(self.fs)), path
+            self._verified[digest] = seen
+        if isinstance(self.fs, LocalFileSystem):
+            return fs.LocalFileSystem(), path
+        return fs.PyFileSystem(fs.FSSpecHandler(self.fs)), path
 
     def set_ref(self, name: str, digest: str) -> None:
         self._write(f"{self.root}/refs/{name}", digest.encode())

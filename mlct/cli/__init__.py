@@ -8,15 +8,18 @@ import argparse
 import getpass
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mlct.adapters.home import Home
 from mlct.cli import answers
 from mlct.data.window import duration, parse_instant
-from mlct.errors import ApprovalInvalid, MlctError
+from mlct.errors import ApprovalInvalid, MlctError, RegistryError
 from mlct.release import slot as slots
 from mlct.release.approval import request as approvals
 
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     home = Home.from_environment()
     if options.home:
-        home = Home(root=options.home, objects=home.objects, tracking_uri=home.tracking_uri)
+        home = replace(home, root=options.home)
     try:
         content, text = options.command(home, options)
     except MlctError as error:
@@ -52,43 +55,73 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--slot", default=slots.SLOT, help="default: %(default)s")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[Home, Any], Answer], text: str, *takes: str) -> Any:
+    def add(name: str, command: Callable[[Home, Any], Answer], text: str, takes: Any = None) -> Any:
         made = commands.add_parser(name, parents=[common], help=text, description=text)
         made.set_defaults(command=command)
-        for argument in takes:
-            made.add_argument(argument, type=_target)
+        if takes:
+            made.add_argument("model", type=takes, metavar=takes.__doc__)
         return made
 
     add("status", _status, "what every slot serves")
-    show = add("show", _show, "one version: data, code, verdict, approvals", "model")
+    show = add("show", _show, "one version: data, code, verdict, approvals", _target)
     show.add_argument("--evidence", action="store_true", help="print the table of rules too")
-    add("history", _history, "every move of a slot", "model")
-    explain = add("explain", _explain, "what is live, why, and what changed", "model")
-    explain.add_argument("--at", help="at an earlier time (ISO 8601)")
-    add("request", _request, "what would be approved", "model")
+    add("history", _history, "every move of a slot", _model)
+    explain = add("explain", _explain, "what is live, why, and what changed", _model)
+    explain.add_argument("--at", type=_instant, help="at an earlier time (ISO 8601)")
+    add("request", _request, "what would be approved", _target)
     for decision, text in (("approve", "sign for a version"), ("reject", "sign against a version")):
-        made = add(decision, _sign, text, "model")
+        made = add(decision, _sign, text, _version)
         made.set_defaults(decision=decision)
         made.add_argument("--key", required=True, type=Path, help="SSH key of an approver")
         made.add_argument("--role", help="the role to sign in (default: the approver's first)")
-        made.add_argument("--expires", default="7d", help="default: %(default)s")
+        made.add_argument("--expires", default="7d", type=_lifetime, help="default: %(default)s")
         made.add_argument("--yes", action="store_true", help="do not ask")
         reason = "--comment" if decision == "approve" else "--reason"
         made.add_argument(reason, dest="comment", default="", required=decision == "reject")
-    back = add("rollback", _rollback, "re-point the slot to its rollback target", "model")
+    back = add("rollback", _rollback, "re-point the slot to its rollback target", _model)
     back.add_argument("--reason", required=True)
     back.add_argument("--yes", action="store_true", help="do not ask")
-    add("reconcile", _reconcile, "repair MLflow's alias from the ledger", "model")
+    add("reconcile", _reconcile, "repair MLflow's alias from the ledger", _model)
     add("verify", _verify, "check the ledger's chain and the live models' bytes")
     return parser
 
 
 def _target(text: str) -> tuple[str, int | None]:
-    """`model` or `model@version`."""
-    model, at, version = text.partition("@")
-    if not model or (at and not version.isdigit()):
+    """MODEL[@VERSION]"""
+    found = re.fullmatch(r"([^@]+)(?:@([0-9]+))?", text)
+    if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not MODEL or MODEL@VERSION")
-    return model, int(version) if version else None
+    return found[1], int(found[2]) if found[2] else None
+
+
+def _model(text: str) -> tuple[str, None]:
+    """MODEL"""
+    model, version = _target(text)
+    if version is not None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODEL: this command picks the version")
+    return model, None
+
+
+def _version(text: str) -> tuple[str, int]:
+    """MODEL@VERSION"""
+    model, version = _target(text)
+    if version is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODEL@VERSION: name what you sign for")
+    return model, version
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except MlctError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _lifetime(text: str) -> timedelta:
+    try:
+        return duration(text, field="--expires")
+    except MlctError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _actor() -> str:
@@ -117,8 +150,7 @@ def _history(home: Home, options: Any) -> Answer:
 
 
 def _explain(home: Home, options: Any) -> Answer:
-    at = parse_instant(options.at) if options.at else None
-    content = answers.explain(home.ledger, options.model[0], options.slot, at)
+    content = answers.explain(home.ledger, options.model[0], options.slot, options.at)
     return content, answers.explain_text(content)
 
 
@@ -126,8 +158,12 @@ def _request(home: Home, options: Any) -> Answer:
     model, version = options.model
     asked = slots.request(home.ledger, model, version, options.slot)
     report = json.loads(home.store.get(asked.evidence))
-    given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
-    return answers.request(asked, report, given), answers.request_text(asked, report, given)
+    text, given = "", list[approvals.Approval]()
+    try:
+        given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
+    except ApprovalInvalid as error:  # the first thing that a newcomer asks, before there is one
+        text = f"\n\nNobody can approve it yet: {error}"
+    return answers.request(asked, report, given), answers.request_text(asked, report, given) + text
 
 
 def _sign(home: Home, options: Any) -> Answer:
@@ -144,7 +180,7 @@ def _sign(home: Home, options: Any) -> Answer:
         key=options.key,
         comment=options.comment,
         at=home.ledger.clock(),
-        lifetime=duration(options.expires, field="--expires"),
+        lifetime=options.expires,
         role=options.role,
     )
     record = home.ledger.append(content, actor=person.name, signature=signature, body=body)
@@ -159,37 +195,42 @@ def _sign(home: Home, options: Any) -> Answer:
 def _rollback(home: Home, options: Any) -> Answer:
     model, _ = options.model
     current = slots.live(home.ledger, model, options.slot)
-    if current is not None:
-        target = slots.rollback_target(home.ledger, current)
+    target = slots.rollback_target(home.ledger, current) if current else None
+    if current and target:
         _confirm(options, f"Roll {model} back from version {current.version} to {target}?")
     from mlct.training import fit
 
-    record = slots.roll_back(
-        home.ledger,
-        home.registry,
-        lambda artifact: fit.kept(home.store, artifact),
-        model=model,
-        reason=options.reason,
-        actor=_actor(),
-        slot=options.slot,
-    )
-    shown = _show_in_dagster(model, record)
+    behind = ""
+    try:
+        slots.roll_back(
+            home.ledger,
+            home.registry,
+            lambda artifact: fit.kept(home.store, artifact),
+            model=model,
+            reason=options.reason,
+            actor=_actor(),
+            slot=options.slot,
+        )
+    except RegistryError as error:
+        # The ledger moves first: a second rollback would go back one version too far.
+        behind = f"\n(MLflow stayed behind, run `mlct reconcile {model}` when it is back: {error})"
+    record = home.ledger.records(slot=approvals.slot_key(model, options.slot), limit=1)[0]
     says = record.predicate
     text = (
         f"{model}@{says['version']} is live in {options.slot!r}; version {says['from']} is "
-        f"quarantined: {options.reason}"
-        + ("" if shown else "\n(DAGSTER_HOME is not set: the Dagster UI was not told)")
+        f"quarantined: {options.reason}{behind}{_show_in_dagster(model, record)}"
     )
     return record.to_dict(), text
 
 
-def _show_in_dagster(model: str, record: Any) -> bool:
+def _show_in_dagster(model: str, record: Any) -> str:
+    """Nothing, or why Dagster's UI does not show the move."""
     if not os.environ.get("DAGSTER_HOME"):
-        return False
+        return "\n(DAGSTER_HOME is not set: the Dagster UI was not told)"
     from mlct.defs.assets.champion import report
 
-    report(model, record)
-    return True
+    problem = report(model, record)
+    return f"\n(the Dagster UI was not told: {problem})" if problem else ""
 
 
 def _reconcile(home: Home, options: Any) -> Answer:

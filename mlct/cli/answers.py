@@ -7,8 +7,9 @@ from typing import Any
 from mlct.errors import MlctError, PromotionRefused
 from mlct.release.approval.approvers import Approvers
 from mlct.release.approval.request import Approval, Request, require, slot_key
-from mlct.release.ledger import Ledger
+from mlct.release.ledger import Ledger, Record
 from mlct.release.slot import Live, live, quarantined, rollback_target, states
+from mlct.release.slot import request as requested
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -49,16 +50,22 @@ def _training(ledger: Ledger, model: str, version: int) -> dict[str, Any]:
             return record.predicate
     known = sorted({r.predicate["version"] for r in ledger.records(kind="training", model=model)})
     raise MlctError(
-        f"{model} has no version {version}",
+        f"{model} has no version {version or 'yet'}",
         expected=f"one of {', '.join(map(str, known)) or 'none yet'}",
         fix=f"See `mlct history {model}`",
     )
 
 
-def _gate(ledger: Ledger, model: str, version: int, slot: str) -> dict[str, Any] | None:
+def _gate(
+    ledger: Ledger, model: str, version: int, slot: str, move: Record | None
+) -> dict[str, Any] | None:
+    """The verdict that the slot's move rested on; before any move, the newest."""
     for record in ledger.records(kind="gate", model=model):
-        if (record.predicate["version"], record.predicate["slot"]) == (version, slot):
-            return record.predicate
+        says = record.predicate
+        # What is live is evaluated again by every retrain, against itself.
+        right = move is None or says["evidence"] == move.predicate["evidence"]
+        if right and (says["version"], says["slot"]) == (version, slot):
+            return says
     return None
 
 
@@ -67,7 +74,7 @@ def status(ledger: Ledger, slot: str) -> list[dict[str, Any]]:
     rows = []
     for model in ledger.models():
         current = live(ledger, model, slot)
-        waiting = [v for v, state in states(ledger, model, slot).items() if state == "gated"]
+        waiting = [v for v in states(ledger, model, slot) if _waits(ledger, model, v, slot)]
         row: dict[str, Any] = {"model": model, "slot": slot, "version": None}
         if current:
             trained = _training(ledger, model, current.version)
@@ -81,6 +88,15 @@ def status(ledger: Ledger, slot: str) -> list[dict[str, Any]]:
             }
         rows.append(row | {"waits_for_approval": waiting})
     return rows
+
+
+def _waits(ledger: Ledger, model: str, version: int, slot: str) -> bool:
+    """Whether approvals could still carry it: not once another version went live."""
+    try:
+        requested(ledger, model, version, slot)
+    except PromotionRefused:
+        return False
+    return True
 
 
 def status_text(rows: list[dict[str, Any]], slot: str) -> str:
@@ -108,12 +124,12 @@ def show(ledger: Ledger, model: str, version: int | None, slot: str) -> dict[str
     _known(ledger, model)
     current = live(ledger, model, slot)
     if version is None:
-        version = current.version if current else max(states(ledger, model, slot))
+        version = current.version if current else max(states(ledger, model, slot), default=0)
     trained = _training(ledger, model, version)
-    gate = _gate(ledger, model, version, slot)
     moves = [
         r for r in ledger.records(slot=slot_key(model, slot)) if r.predicate["version"] == version
     ]
+    gate = _gate(ledger, model, version, slot, moves[0] if moves else None)
     target = rollback_target(ledger, current) if current and current.version == version else None
     return {
         "model": model,
@@ -215,7 +231,7 @@ def explain(ledger: Ledger, model: str, slot: str, at: datetime | None) -> dict[
     says = current.record.predicate
     before = says["replaces"]
     trained = _training(ledger, model, current.version)
-    gate = _gate(ledger, model, current.version, slot)
+    gate = _gate(ledger, model, current.version, slot, current.record)
     return {
         "model": model,
         "slot": slot,
@@ -305,7 +321,7 @@ def request_text(asked: Request, report: Mapping[str, Any], given: Sequence[Appr
                 f"version {asked.rollback_target}" if asked.rollback_target else "nothing",
             ),
             ("trained on", _data(asked.training)),
-            ("authors", ", ".join(asked.authors)),
+            ("authors", ", ".join(asked.authors) or "unknown: no git there, and no MLCT_ACTOR"),
             ("artifact", asked.artifact),
             ("evidence", asked.evidence),
         ]

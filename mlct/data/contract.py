@@ -8,12 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlct.data.digest import digest
+from mlct.data.digest import digest, plain
 from mlct.errors import SpecError
 
 #: A great_expectations ExpectationSuite, or a function without arguments that returns one (so that
 #: importing the declaration does not import great_expectations).
 Suite = Any
+
+# Great Expectations lists the items of a set in an order that changes with the process.
+_SETS = {"value_set", "column_set", "type_list"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +58,17 @@ def suite_of(contract: Suite | Callable[[], Suite]) -> Suite:
     return suite
 
 
-def _rule(expectation: Any) -> dict[str, Any]:
-    keep = expectation.to_json_dict() if hasattr(expectation, "to_json_dict") else {}
-    configuration = expectation.configuration
-    kwargs = {k: v for k, v in configuration.kwargs.items() if k != "batch_id"}
-    return {"type": keep.get("type", configuration.type), "kwargs": _plain(kwargs)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
 def contract_digest(suite: Suite) -> str:
     """Digest of a suite's rules: names, ids and the order of declaration do not count."""
-    rules = [_rule(e) for e in suite.expectations]
-    return digest(sorted(rules, key=lambda rule: digest(rule)))
+    return digest(sorted((_rule(e.configuration) for e in suite.expectations), key=digest))
+
+
+def _rule(configuration: Any) -> dict[str, Any]:
+    kwargs = plain({k: v for k, v in configuration.kwargs.items() if k != "batch_id"})
+    for name in _SETS & kwargs.keys():
+        if isinstance(kwargs[name], list):
+            kwargs[name] = sorted(kwargs[name], key=digest)
+    return {"type": configuration.type, "kwargs": kwargs}
 
 
 def validate(
@@ -125,8 +120,11 @@ def _violation(result: Any) -> Violation:
         if isinstance(info, dict) and info.get("raised_exception")
     )
     seen = result.result or {}
-    observed = seen.get("observed_value", seen.get("partial_unexpected_list"))
-    count = seen.get("unexpected_count")
+    observed = seen.get("observed_value")
+    if observed is None:
+        missing = sorted(seen.get("partial_missing_list", ()), key=str)
+        observed = seen.get("partial_unexpected_list") or missing or "nothing"
+    count = seen.get("unexpected_count", seen.get("missing_count"))
     return Violation(
         column=str(config.kwargs.get("column") or "(table)"),
         rule=config.type,

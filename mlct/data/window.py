@@ -4,25 +4,34 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
+from mlct.data.snapshot import plain_rows
 from mlct.errors import DataError, SpecError
 
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_CENTURY = timedelta(days=36_525)
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 def duration(text: str, *, field: str = "duration") -> timedelta:
     """`"30d"`, `"12h"`, `"90m"` as a timedelta. Raises SpecError on anything else."""
-    match = re.fullmatch(r"(\d+)([smhdw])", text) if isinstance(text, str) else None
-    if not match:
+    match = re.fullmatch(r"(\d{1,8})([smhdw])", text) if isinstance(text, str) else None
+    length = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    # Times that are counted in nanoseconds reach back to 1677 only.
+    if length is None or length > _CENTURY:
         raise SpecError(
-            f"{field} is {text!r}", expected="a whole number and a unit, such as '30d' or '12h'"
+            f"{field} is {text!r}",
+            expected="a whole number and a unit, such as '30d' or '12h', up to a century",
+            field=field,
         )
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +39,7 @@ class Columns:
     """Which column is what. Every other column, less `exclude`, is a feature.
 
     `label_time` is when a label became known; without it a label counts as known `label_delay`
-    after `time`.
+    after `time`. `id` is unique: it decides the order of rows of one time.
     """
 
     id: str
@@ -40,18 +49,22 @@ class Columns:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [self.id, self.time, self.label] + [n for n in [self.label_time] if n]
+        exclude = (self.exclude,) if isinstance(self.exclude, str) else self.exclude
+        if not isinstance(exclude, list | tuple):
+            raise SpecError(f"Columns.exclude is {exclude!r}", expected="a tuple of names")
+        object.__setattr__(self, "exclude", tuple(exclude))
+        names = [*self.special, *self.exclude]
         for name in names:
             if not isinstance(name, str) or not name:
                 raise SpecError(f"Columns has {name!r} as a column", expected="a column's name")
         if len(set(names)) < len(names):
             raise SpecError(f"Columns names one column twice: {names}", expected="distinct columns")
-        object.__setattr__(self, "exclude", tuple(self.exclude))
 
     @property
     def special(self) -> tuple[str, ...]:
         """Columns that must be there and are never features."""
-        return tuple(n for n in (self.id, self.time, self.label, self.label_time) if n)
+        known = () if self.label_time is None else (self.label_time,)
+        return (self.id, self.time, self.label, *known)
 
     def features(self, schema: pa.Schema) -> tuple[str, ...]:
         """The feature names of a schema, in its order."""
@@ -98,7 +111,8 @@ class Cut:
 
 def instants(schema: pa.Schema, columns: Columns) -> pa.DataType:
     """Type of the time column, once all named columns are found. Raises DataError."""
-    missing = [n for n in columns.special if n not in schema.names]
+    # Also the excluded ones: misspelt, a column that must not be learned from would be.
+    missing = [n for n in (*columns.special, *columns.exclude) if n not in schema.names]
     if missing:
         raise DataError(
             f"the features have no column {', '.join(map(repr, missing))}; they have "
@@ -106,6 +120,13 @@ def instants(schema: pa.Schema, columns: Columns) -> pa.DataType:
             expected="the columns that the spec's Columns names",
             fix="Rename the column at its source, or correct ModelSpec.columns",
             missing=missing,
+        )
+    if pa.types.is_nested(schema.field(columns.id).type):
+        raise DataError(
+            f"column {columns.id!r} is of type {schema.field(columns.id).type}",
+            expected="an id that can be ordered, such as a string or a number",
+            fix="Turn it into one in the feature asset",
+            column=columns.id,
         )
     for name in (columns.time, columns.label_time):
         if name and not pa.types.is_timestamp(schema.field(name).type):
@@ -119,10 +140,11 @@ def instants(schema: pa.Schema, columns: Columns) -> pa.DataType:
 
 
 def scalar(instant: datetime, kind: pa.DataType) -> pa.Scalar:
-    """An instant in the type of a time column."""
-    # A column without a time zone holds UTC; comparing needs the column's own type.
+    """An instant that compares with a time column of type `kind`."""
+    # A column without a time zone holds UTC. Microseconds, whatever the column counts in: in a
+    # coarser unit the instant would move.
     utc = instant.astimezone(UTC)
-    return pa.scalar(utc if kind.tz else utc.replace(tzinfo=None), type=kind)
+    return pa.scalar(utc if kind.tz else utc.replace(tzinfo=None), pa.timestamp("us", kind.tz))
 
 
 def as_utc(instant: datetime) -> datetime:
@@ -140,11 +162,18 @@ def parse_instant(text: str) -> datetime:
         ) from error
 
 
-def data_end(data: ds.Dataset, columns: Columns, windows: Windows) -> datetime:
+def latest(times: pa.ChunkedArray) -> datetime | None:
+    """The last instant of a time column as aware UTC, rounded up to microseconds."""
+    last = pc.ceil_temporal(pc.max(times), unit="microsecond")
+    found = pc.cast(last, pa.timestamp("us", times.type.tz)).as_py()
+    return None if found is None else as_utc(found)
+
+
+def data_end(data: "ds.Dataset", columns: Columns, windows: Windows) -> datetime:
     """The last instant that the data speaks of: its newest known label."""
     instants(data.schema, columns)
     name = columns.label_time or columns.time
-    newest = pc.max(data.to_table(columns=[name])[name]).as_py()
+    newest = latest(data.to_table(columns=[name])[name])
     if newest is None:
         raise DataError(
             f"column {name!r} holds no time at all",
@@ -152,10 +181,10 @@ def data_end(data: ds.Dataset, columns: Columns, windows: Windows) -> datetime:
             fix="Materialise the feature asset for the window wanted",
         )
     late = timedelta(0) if columns.label_time else duration(windows.label_delay)
-    return as_utc(newest) + late
+    return newest + late
 
 
-def cut(data: ds.Dataset, columns: Columns, windows: Windows, *, as_of: datetime) -> Cut:
+def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: datetime) -> Cut:
     """Cut `data` at `as_of` into training rows and holdout rows whose labels had matured by then.
 
     Rows are ordered by time and id, so that equal rows give equal digests however the source was
@@ -164,10 +193,12 @@ def cut(data: ds.Dataset, columns: Columns, windows: Windows, *, as_of: datetime
     kind = instants(data.schema, columns)
     as_of = as_utc(as_of)
     train_start, holdout_start, holdout_end = windows.bounds(as_of)
-    time = ds.field(columns.time)
+    time = pc.field(columns.time)
     rows = data.to_table(
         filter=(time >= scalar(train_start, kind)) & (time < scalar(holdout_end, kind))
-    ).sort_by([(columns.time, "ascending"), (columns.id, "ascending")])
+    )
+    # As plain rows: a dictionary would keep values of rows that are left out.
+    rows = plain_rows(rows).sort_by([(columns.time, "ascending"), (columns.id, "ascending")])
 
     label = rows[columns.label]
     known = pc.is_valid(label)
@@ -198,7 +229,9 @@ def cut(data: ds.Dataset, columns: Columns, windows: Windows, *, as_of: datetime
         if not keep.num_rows:
             raise DataError(
                 f"the {name} window [{start:%Y-%m-%d %H:%M}, {end:%Y-%m-%d %H:%M}) UTC has {total} "
-                f"rows, of which none has a label known at {as_of:%Y-%m-%d %H:%M}",
+                f"rows, of which none has a label {columns.label!r} known at "
+                f"{as_of:%Y-%m-%d %H:%M}: {counts['unlabelled']} have none, "
+                f"{counts['pending']} get theirs later",
                 expected="at least one matured row",
                 fix="Materialise the features of that window, or choose another as_of",
                 window=name,
@@ -221,5 +254,6 @@ def cut(data: ds.Dataset, columns: Columns, windows: Windows, *, as_of: datetime
 
 def clusters(times: pa.ChunkedArray | pa.Array, unit: str) -> Any:
     """Cluster number of each row: whole `unit`s since the epoch (numpy int64, shape (n,))."""
-    micros = pc.cast(pc.cast(times, pa.timestamp("us", tz=times.type.tz)), pa.int64())
-    return micros.to_numpy() // int(duration(unit).total_seconds() * 1_000_000)
+    # In the column's own unit: nothing is rounded.
+    length = int(duration(unit).total_seconds()) * _PER_SECOND[times.type.unit]
+    return pc.cast(times, pa.int64()).to_numpy() // length

@@ -90,27 +90,36 @@ def build_resources(home: Home | None = None) -> dict[str, Any]:
         tracking_uri=home.tracking_uri,
         approvers_file=home.approvers_file,
     )
-    return {"mlct": mlct, "snapshots": SnapshotIOManager(home=mlct)}
+    snapshots = SnapshotIOManager(home=mlct)
+    # Without run config: whoever may launch a run must not choose another approvers file with it.
+    return {
+        "mlct": dg.ResourceDefinition(lambda _: mlct, config_schema={}),
+        "snapshots": dg.IOManagerDefinition(lambda _: snapshots, config_schema={}),
+    }
 
 
 def automation_violations(defs: dg.Definitions) -> list[str]:
     """Every sensor, schedule or automation condition that could launch a promotion."""
-    found = []
-    jobs = [j for j in defs.jobs or [] if (j.tags or {}).get(HUMAN_ONLY_TAG) == "true"]
-    people_only = {j.name for j in jobs}
-    for sensor in defs.sensors or []:
-        reached = {target.job_name for target in getattr(sensor, "targets", [])} & people_only
-        found += [f"sensor {sensor.name} targets {name}" for name in sorted(reached)]
-    for schedule in defs.schedules or []:
-        name = getattr(schedule, "job_name", None) or schedule.job.name
-        if name in people_only:
-            found.append(f"schedule {schedule.name} targets {name}")
-    found += [
-        f"job {j.name} has an automation condition"
-        for j in jobs
-        if getattr(j, "automation_condition", None) is not None
+    planted = [(f"sensor {s.name}", t) for s in defs.sensors or [] for t in s.targets]
+    # Schedules of partitioned jobs have no target yet; a promotion has no partitions.
+    planted += [
+        (f"schedule {s.name}", s.target)
+        for s in defs.schedules or []
+        if isinstance(s, dg.ScheduleDefinition)
     ]
-    return found
+    # What a sensor or schedule brings along need not be listed under jobs.
+    jobs = [*(defs.jobs or []), *(t.job_def for _, t in planted if t.has_job_def)]
+    people_only = {j.name for j in jobs if _for_people(j)}
+    found = [f"{who} targets {t.job_name}" for who, t in planted if t.job_name in people_only]
+    conditioned = {j.name for j in jobs if j.automation_condition is not None}
+    found += [f"job {name} has an automation condition" for name in people_only & conditioned]
+    return sorted(found)
+
+
+def _for_people(job: Any) -> bool:
+    """Whether a job is a promotion, or a copy that borrows the op of one."""
+    ops = job.graph.iterate_op_defs() if isinstance(job, dg.JobDefinition) else ()
+    return any(HUMAN_ONLY_TAG in (thing.tags or {}) for thing in (job, *ops))
 
 
 def guarded(defs: dg.Definitions) -> dg.Definitions:

@@ -1,12 +1,12 @@
 """The IO manager that keeps any asset's rows as snapshots."""
 
 from collections.abc import Mapping
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 from urllib.parse import quote
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from mlct.data import snapshot
 from mlct.defs.resources import MlctHome
@@ -23,9 +23,9 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
 
     The asset's data version is the snapshot's digest. What comes back is what the downstream
     argument is annotated with: `pandas.DataFrame`, `pyarrow.Table`, or a lazy
-    `pyarrow.dataset.Dataset` (also without annotation); several partitions come back as one.
-    Digests are verified on every load. A missing partition raises SnapshotMissing, unless the
-    input's metadata has `allow_missing_partitions`.
+    `pyarrow.dataset.Dataset` (also without annotation); several partitions come back as one, and
+    None comes where a partition maps to none at all. Digests are verified on every load. A missing
+    partition raises SnapshotMissing, unless the input's metadata has `allow_missing_partitions`.
     """
 
     home: MlctHome
@@ -58,6 +58,8 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         key = context.asset_key
         wanted = context.asset_partition_keys if context.has_asset_partitions else [None]
+        if not wanted:  # the first partition of an asset that looks back
+            return None
         store = self.home.home.store
         found = {p: store.ref(_ref(key, p)) for p in wanted}
         missing = [p for p, digest in found.items() if digest is None]
@@ -76,13 +78,16 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         return _as(data, context.dagster_type.typing_type)
 
 
-def _as(data: ds.Dataset, wanted: Any) -> Any:
+def _as(data: Any, wanted: Any) -> Any:
+    if get_origin(wanted) in (Union, UnionType):  # `Table | None`: a partition may map to none
+        wanted = next(t for t in get_args(wanted) if t is not type(None))
     if wanted is pa.Table:
         return data.to_table()
-    if wanted is Any or wanted is ds.Dataset or wanted is type(None):
-        return data
     kind = get_origin(wanted) or wanted
-    if getattr(kind, "__module__", "").startswith("pandas") and kind.__name__ == "DataFrame":
+    home, name = getattr(kind, "__module__", ""), getattr(kind, "__name__", "")
+    if wanted is Any or wanted is type(None) or (home, name) == ("pyarrow._dataset", "Dataset"):
+        return data
+    if home.startswith("pandas") and name == "DataFrame":
         return data.to_table().to_pandas()
     raise DataError(
         f"a snapshot cannot be loaded as {wanted}",
@@ -91,19 +96,24 @@ def _as(data: ds.Dataset, wanted: Any) -> Any:
     )
 
 
-def as_dataset(rows: Any) -> ds.Dataset:
+def as_dataset(rows: Any) -> Any:
     """What another IO manager loaded (a frame, a table, partitions by key) as a Dataset."""
+    import pyarrow.dataset as ds
+
     if isinstance(rows, ds.Dataset):
         return rows
-    if isinstance(rows, Mapping):
+    if isinstance(rows, Mapping) and rows:
         tables = [as_dataset(part).to_table() for part in rows.values()]
         return ds.dataset(pa.concat_tables(tables, promote_options="permissive"))
     if isinstance(rows, pa.Table):
         return ds.dataset(rows)
     if hasattr(rows, "iloc"):
-        return ds.dataset(pa.Table.from_pandas(rows, preserve_index=False))
+        named = [name for name in rows.index.names if name is not None]
+        frame = rows.reset_index(named) if named else rows
+        return ds.dataset(pa.Table.from_pandas(frame, preserve_index=False))
+    empty = "an empty " if isinstance(rows, Mapping) else "a "
     raise DataError(
-        f"the features came as {type(rows).__qualname__}",
-        expected="a pandas DataFrame, pyarrow Table or Dataset",
+        f"the features came as {empty}{type(rows).__qualname__}",
+        expected="a pandas DataFrame, pyarrow Table or Dataset, or a mapping of partitions to them",
         fix="Use io_manager_key='snapshots' on the feature asset, or return one of these",
     )

@@ -1,13 +1,18 @@
 """Jobs of a model: retrain and monitoring (assets), promotion and rollback (ops)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 
 from mlct.defs.assets.champion import champion_event
+from mlct.defs.assets.training_set import TrainingSetConfig
 from mlct.defs.names import HUMAN_ONLY_TAG, MODEL_TAG, key
 from mlct.defs.resources import MlctHome
 from mlct.errors import MlctError
+from mlct.release.approval.request import slot_key
+from mlct.release.ledger import Ledger
 from mlct.release.slot import promote, roll_back
 from mlct.spec import ModelSpec
 from mlct.training import fit
@@ -52,21 +57,24 @@ def retrain_job(spec: ModelSpec) -> Any:
     return dg.define_asset_job(
         f"{spec.name}_retrain",
         selection=dg.AssetSelection.assets(*(key(spec, n) for n in names)),
-        description=f"Cut, validate, train and evaluate a challenger of {spec.name}.",
+        description=f"Cut, validate, train and evaluate a challenger of {spec.name}. `as_of` "
+        "replays history; newest is now, or the end of the data.",
+        # Shown in the launchpad, where nobody would guess that it exists.
+        config=dg.RunConfig(ops={f"{spec.name}__training_set": TrainingSetConfig()}),
         tags={MODEL_TAG: spec.name},
         executor_def=dg.in_process_executor,
-        owners=list(spec.owners),
     )
 
 
 def monitoring_job(spec: ModelSpec) -> Any:
-    """Measure the newest window, for the drift sensor to read."""
+    """Measure the newest window, for the drift sensor to read, and look at the slot."""
     return dg.define_asset_job(
         f"{spec.name}_monitoring",
-        selection=dg.AssetSelection.assets(key(spec, "monitoring")),
-        description=f"Measure drift of the newest window of {spec.name}.",
+        selection=dg.AssetSelection.assets(key(spec, "monitoring"))
+        | dg.AssetSelection.checks_for_assets(key(spec, "champion")),
+        description=f"Measure drift of the newest window of {spec.name}, and check that the slot, "
+        "MLflow's alias and the live bytes agree with the ledger.",
         executor_def=dg.in_process_executor,
-        owners=list(spec.owners),
     )
 
 
@@ -77,6 +85,7 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
     @dg.op(
         name=f"{spec.name}_promote",
         description="Verify gate, evidence, champion, bytes and signatures; then move the slot.",
+        tags={HUMAN_ONLY_TAG: "true"},
     )
     def move(context: dg.OpExecutionContext, config: PromotionConfig, mlct: MlctHome) -> None:
         automated = sorted(AUTOMATION_TAGS & context.run.tags.keys())
@@ -93,28 +102,25 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
                 allow_retries=False,
             )
         home = mlct.home
-        try:
-            record = promote(
+        with _move(context, spec, home.ledger) as actor:
+            promote(
                 home.ledger,
                 home.registry,
                 home.approvers,
                 home.store.get,
                 model=spec.name,
                 version=config.version,
-                actor=f"dagster:{context.run_id}",
+                actor=actor,
                 slot=spec.slot,
             )
-        except MlctError as error:
-            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-        context.log_event(champion_event(spec.name, record))
 
     @dg.job(
         name=name,
         description=f"Approval job. Moves slot `{spec.slot}` to a version that people approved: "
-        f"`mlct request {spec.name}` shows what, `mlct approve` signs. The only way in.",
+        f"`mlct request {spec.name}` shows what, `mlct approve` signs. In the launchpad press "
+        "'Scaffold missing config' and put in the version. The only way in.",
         tags={HUMAN_ONLY_TAG: "true", "dagster/max_retries": "0"},
         executor_def=dg.in_process_executor,
-        owners=list(spec.owners),
     )
     def promotion() -> None:
         move()
@@ -128,19 +134,16 @@ def rollback_job(spec: ModelSpec) -> dg.JobDefinition:
     @dg.op(name=f"{spec.name}_roll_back", description="Re-point the slot, quarantine the version.")
     def move(context: dg.OpExecutionContext, config: RollbackConfig, mlct: MlctHome) -> None:
         home = mlct.home
-        try:
-            record = roll_back(
+        with _move(context, spec, home.ledger) as actor:
+            roll_back(
                 home.ledger,
                 home.registry,
                 lambda artifact: fit.kept(home.store, artifact),
                 model=spec.name,
                 reason=config.reason,
-                actor=f"dagster:{context.run_id}",
+                actor=actor,
                 slot=spec.slot,
             )
-        except MlctError as error:
-            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-        context.log_event(champion_event(spec.name, record))
 
     @dg.job(
         name=f"{spec.name}_rollback",
@@ -150,9 +153,37 @@ def rollback_job(spec: ModelSpec) -> dg.JobDefinition:
         # No `mlct/model` tag: a rollback must not queue behind a training run.
         tags={"dagster/max_retries": "0"},
         executor_def=dg.in_process_executor,
-        owners=list(spec.owners),
     )
     def rollback() -> None:
         move()
 
     return rollback
+
+
+@contextmanager
+def _move(context: dg.OpExecutionContext, spec: ModelSpec, ledger: Ledger) -> Iterator[str]:
+    """Around a slot move by the actor that it yields: shows the move, and fails the run readably.
+
+    The ledger moves first. When MLflow then cannot be reached the run fails, but the move is real,
+    is shown, and must not be tried again.
+    """
+    actor = f"dagster:{context.run.run_id}"
+
+    def events() -> list[dg.AssetMaterialization]:
+        moves = ledger.records(slot=slot_key(spec.name, spec.slot))
+        return [champion_event(spec.name, move) for move in moves if move.actor == actor]
+
+    try:
+        yield actor
+    except MlctError as error:
+        told = f"{type(error).__name__}: {error}"
+        for event in events():
+            # Not `context.log_event`: what a failing op logs is lost.
+            context.instance.report_runless_asset_event(event)
+            told = (
+                f"{event.description}, do not repeat this run. Only MLflow stayed behind: run "
+                f"`mlct reconcile {spec.name}` when it is back. {told}"
+            )
+        raise dg.Failure(told, allow_retries=False) from error
+    for event in events():
+        context.log_event(event)

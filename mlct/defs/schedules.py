@@ -16,7 +16,6 @@ def schedules(
             job_name=f"{spec.name}_monitoring",
             cron_schedule="@daily",
             default_status=default_status,
-            owners=list(spec.owners),
         )
     ]
     if spec.retrain.schedule:
@@ -27,7 +26,6 @@ def schedules(
                 cron_schedule=spec.retrain.schedule,
                 tags={CAUSE_TAG: "schedule", REASON_TAG: f"schedule {spec.retrain.schedule}"},
                 default_status=default_status,
-                owners=list(spec.owners),
             )
         )
     return made

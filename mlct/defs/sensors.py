@@ -18,6 +18,13 @@ _OPEN = [
 ]
 
 
+def _when(spec: ModelSpec) -> str:
+    policy = spec.retrain
+    if policy.of == 1:
+        return "the newest window"
+    return f"the newest and {policy.breaches} of the last {policy.of} windows"
+
+
 def retrain_on_drift(
     spec: ModelSpec, *, default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
 ) -> dg.SensorDefinition:
@@ -33,9 +40,8 @@ def retrain_on_drift(
         job_name=job,
         minimum_interval_seconds=60,
         default_status=default_status,
-        description=f"Retrains {spec.name} when {spec.retrain.breaches} of the last "
-        f"{spec.retrain.of} windows moved, within cool-down and budget.",
-        owners=list(spec.owners),
+        description=f"Retrains {spec.name} when {_when(spec)} moved, within cool-down and budget. "
+        "It starts switched off: turn it on here.",
     )
     def sensor(
         context: dg.SensorEvaluationContext, mlct: MlctHome

@@ -62,12 +62,16 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
     replicates: int = REPLICATES,
+    interval: str = "percentile",
 ) -> dict[str, Comparison]:
     """Compare every model in `scores` with the champion on the same rows.
 
-    `y_true`, each of `scores`, `clusters` and `weights` have shape (rows,). `clusters` name what
-    varies together (the day, the customer); None declares the rows independent. Raises
-    EvaluationError for input no comparison can be trusted on.
+    `y_true`, each of `scores`, `clusters` and `weights` have shape (rows,); of several classes,
+    scores have shape (rows, classes). `clusters` name what varies together (the day, the
+    customer); None declares the rows independent, and `method` then says so. `interval` is
+    "percentile" or "bca" for the metrics that are bootstrapped, with `replicates`; with fewer
+    than 30 clusters they take the t distribution. Raises EvaluationError for input no comparison
+    can be trusted on.
 
     >>> y, old, new = [0, 0, 1, 1], [0.1, 0.6, 0.5, 0.7], [0.1, 0.4, 0.5, 0.7]
     >>> compare(y, {"old": old, "new": new}, champion="old", metric="roc_auc")["new"].delta
@@ -87,6 +91,7 @@ def compare(
         confidence=confidence,
         seed=seed,
         replicates=replicates,
+        interval=interval,
     )
 
 
@@ -99,6 +104,7 @@ def compare_on(
     confidence: float,
     seed: int,
     replicates: int = REPLICATES,
+    interval: str = "percentile",
 ) -> dict[str, Comparison]:
     """`compare` on rows and scores that are checked already."""
     check_metric(metric, rows, scores)
@@ -111,6 +117,7 @@ def compare_on(
         confidence=confidence,
         seed=seed,
         replicates=replicates,
+        interval=interval,
     )
     return {
         name: Comparison(

@@ -1,26 +1,44 @@
-"""A metric's value on a holdout, or the difference of two, with its standard error and bounds.
+"""A metric's value, or the difference of two, with its standard error and bounds.
 
 Methods, chosen by the metric:
 
 - ROC AUC: DeLong, DeLong & Clarke-Pearson 1988 by mid-ranks in O(n log n) (Sun & Xu 2014); with
-  clusters the sums of placements over clusters, Obuchowski 1997;
+  clusters the sums of placements over clusters, Obuchowski 1997; of several classes, the mean of
+  the placements of each class against the rest;
 - a mean over rows: the variance of the mean (of the differences), cluster-robust with clusters;
-- everything else: a bootstrap of whole clusters (or rows).
+- everything else: a bootstrap of whole clusters (or rows), percentile or BCa (Efron 1987, its
+  acceleration from leaving out each cluster). A replicate is a product of how often each cluster
+  was drawn and what it adds, on many rows at some thousand thresholds of a curve.
+
+Few or unequal clusters: each cluster's sum is divided by the root of one less its share of the
+rows, and t takes the degrees of freedom of such a variance (Bell & McCaffrey 2002, one mean for
+each class). With equal clusters that is Obuchowski's variance and t with a degree less than there
+are clusters; with clusters of one row, DeLong's. Without it one cluster in ten nine times the size
+of the others doubles the false alarms (`benchmarks/gate_simulation.py`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mlct.errors import SpecError
 from mlct.evaluation.holdout import FEW, Holdout
-from mlct.evaluation.metric import Floats, Metric, mean_of, ranked
+from mlct.evaluation.metric import METRICS, Floats, Metric, mean_of, one_vs_rest, ranked
 
 REPLICATES = 2000
+INTERVALS = ("percentile", "bca")
 
-_DENSE = 8_000_000  # numbers in a table of counts per cluster and threshold: 64 MB
+STEPS = (512, 8192)
+"""Curves with more thresholds are resampled on this many of them: all the fewer the more units
+there are. Two thirds are equal steps along the ROC curve, the rest close up towards the top. The
+value stays exact, and the standard error to about a hundredth, less than the noise of 1,000
+replicates (`tests/evaluation/test_compare.py`); of recall at a precision, which hangs on a single
+threshold, to some hundredths."""
+
+_CELLS = 2_000_000  # of a table of units and thresholds
+_PRODUCT = 50  # a row's work in one replicate, in multiplications of a matrix product
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,51 +63,103 @@ def estimates(
     confidence: float,
     seed: int,
     replicates: int = REPLICATES,
+    interval: str = "percentile",
 ) -> list[Estimate]:
     """The metric of each score; when paired, how much better each after the first is than it."""
-    if isinstance(confidence, bool) or not 0.5 <= confidence < 1:
+    if not isinstance(confidence, int | float) or not 0.5 <= confidence < 1:
         raise SpecError(f"confidence is {confidence!r}", expected="a number from 0.5 to below 1")
-    if metric.name != "roc_auc" and metric.per_row is None:
-        return _bootstrapped(rows, metric, scores, paired, confidence, seed, replicates)
-    auc = metric.name == "roc_auc"
-    parts = [placements(rows, s) if auc else _contributions(rows, metric, s) for s in scores]
-    if paired:
-        first, centre = parts[0]
-        parts = [(metric.sign * (v - first), effect - centre) for v, effect in parts[1:]]
+    if interval not in INTERVALS:
+        raise SpecError(f"interval is {interval!r}", expected=f"one of {', '.join(INTERVALS)}")
+    auc = metric.function is METRICS["roc_auc"].function
+    if not auc and metric.per_row is None:
+        draw = _Bootstrap(
+            rows=rows,
+            grouped=rows.grouped(seed),
+            metric=metric,
+            paired=paired,
+            confidence=confidence,
+            seed=seed,
+            replicates=replicates,
+            interval=interval,
+        )
+        return draw.estimates(scores)
     pair = "paired " if paired else ""
     noun = "DeLong" if auc else "differences" if paired else "mean"
-    robust = "" if rows.codes is None else "clustered " if auc else "cluster-robust "
-    error = _two_class_error if auc else _mean_error
-    return [
-        _reached(rows, value, error(rows, effect), confidence, f"{robust}{pair}{noun}", None)
-        for value, effect in parts
-    ]
+    clustered = "clustered " if auc else "cluster-robust "
+    known = f"{clustered}{pair}{noun}"
+    if rows.codes is None:
+        known = f"{pair}{noun} of independent rows"
+    influences = (placements(rows, s) if auc else _contributions(rows, metric, s) for s in scores)
+    spread = _two_class_spread if auc and scores[0].ndim == 1 else _mean_spread
+    first, centre = next(influences) if paired else (0.0, None)
+    found = []
+    for value, effect in influences:
+        if centre is not None:
+            value = _better(metric, value - first)
+            effect -= centre
+        error, freedom = spread(rows, effect)
+        method = known + _of_t(rows, freedom)
+        found.append(_reached(rows, value, error, freedom, confidence, method, None))
+    return found
+
+
+def _better(metric: Metric, difference: Any) -> Any:
+    """Positive is better; no difference is 0.0, never -0.0."""
+    return metric.sign * difference + 0.0
 
 
 def placements(rows: Holdout, score: Floats) -> tuple[float, Floats]:
     """ROC AUC and what each row adds to it, centred: its placement among the other class.
 
     A positive's placement is the share of negatives ranked behind it, a negative's the share of
-    positives ranked before it; ties count one half. One sort serves both classes.
+    positives ranked before it; ties count one half. One sort serves both classes. Of scores (rows,
+    classes): the means over the classes, each against the rest.
     """
+    if score.ndim == 2:
+        classes = one_vs_rest(rows.y_true, score)
+        parts = [placements(replace(rows, y_true=y), one) for y, one in classes]
+        values, effects = zip(*parts, strict=True)
+        return float(np.mean(values)), np.mean(effects, axis=0)
     order = np.argsort(score)
-    rising = score[order]
-    positive, mass = rows.y_true[order] == 1, rows.mass[order]
-    last = np.append(np.flatnonzero(rising[1:] != rising[:-1]), len(rising) - 1)
-    one = np.cumsum(np.where(positive, mass, 0.0))[last]
-    zero = np.cumsum(np.where(positive, 0.0, mass))[last]
-    positives, negatives = one[-1], zero[-1]
-    behind = (zero - np.diff(zero, prepend=0.0) / 2) / negatives
-    before = 1 - (one - np.diff(one, prepend=0.0) / 2) / positives
-    value = float(np.diff(one, prepend=0.0) @ behind / positives)
-    runs = np.diff(last, prepend=-1)
+    last = _ends(score[order])
+    positive = rows.y_true[order] == 1
+    behind, half, negatives = _middles(rows, order, ~positive, last)
+    del half  # of a million rows each array is megabytes: what has served goes
+    before, half, positives = _middles(rows, order, positive, last)
+    value = float(2 * (half @ behind) / (positives * negatives))
+    del half
+    runs = last
+    runs[1:] = np.diff(last)
+    runs[0] += 1
+    behind /= negatives
+    behind -= value
+    behind /= positives
+    found = np.repeat(behind, runs)
+    del behind
+    before /= -positives
+    before += 1 - value
+    before /= negatives
+    np.copyto(found, np.repeat(before, runs), where=~positive)
+    del before, runs, last
     effect = np.empty(rows.rows)
-    effect[order] = mass * np.where(
-        positive,
-        np.repeat((behind - value) / positives, runs),
-        np.repeat((before - value) / negatives, runs),
-    )
-    return value, effect
+    effect[order] = found
+    return value, effect if rows.weights is None else effect * rows.weights
+
+
+def _ends(ordered: Floats) -> Any:
+    """The last position of each run of equal values."""
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+
+
+def _middles(rows: Holdout, order: Any, side: Any, last: Any) -> tuple[Floats, Floats, float]:
+    """Running mass of one side to the middle of each tied run, half the run's, and all of it."""
+    total = _down_to(side, None if rows.weights is None else rows.weights[order], last)
+    whole = float(total[-1])
+    half = total.copy()
+    half[1:] -= total[:-1]
+    half /= 2
+    total -= half
+    return total, half, whole
 
 
 def _contributions(rows: Holdout, metric: Metric, score: Floats) -> tuple[float, Floats]:
@@ -100,39 +170,64 @@ def _contributions(rows: Holdout, metric: Metric, score: Floats) -> tuple[float,
     return value, share * (each - value)
 
 
-def _two_class_error(rows: Holdout, effect: Floats) -> float:
-    """Standard error of an AUC from its placements, which may be correlated within clusters."""
-    positive = rows.y_true == 1
-    if rows.codes is None:
-        one, zero = effect[positive], effect[~positive]
-        return _root(_variance(one, len(one)) + _variance(zero, len(zero)))
-    one = rows.sums(np.where(positive, effect, 0.0))
-    zero = rows.sums(np.where(positive, 0.0, effect))
-    with_one = len(np.unique(rows.codes[positive]))
-    with_zero = len(np.unique(rows.codes[~positive]))
-    cross = 2 * float(one @ zero) * rows.units / (rows.units - 1)
-    return _root(_variance(one, with_one) + _variance(zero, with_zero) + cross)
+def _two_class_spread(rows: Holdout, effect: Floats) -> tuple[float, float]:
+    """Standard error and degrees of freedom of an AUC from its placements."""
+    total = np.zeros(rows.units)
+    share = np.zeros(rows.units)
+    variance = float(effect @ effect)
+    for side in (rows.y_true == 1, rows.y_true != 1):
+        held = rows.shares(side * 1.0 if rows.weights is None else side * rows.weights)
+        mine = effect * side
+        # How much of the variance is this class's, were the rows independent.
+        weight = float(mine @ mine) / variance if variance > 0 else 0.5
+        total += _leveraged(rows.sums(mine), held)
+        held *= weight
+        share += held
+        del held, mine
+    return _root(float(total @ total)), _freedom(share)
 
 
-def _mean_error(rows: Holdout, effect: Floats) -> float:
-    return _root(_variance(rows.sums(effect), rows.units))
+def _mean_spread(rows: Holdout, effect: Floats) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a mean from its centred parts."""
+    share = rows.shares(rows.mass)
+    total = _leveraged(rows.sums(effect), share)
+    return _root(float(total @ total)), _freedom(share)
 
 
-def _variance(sums: Floats, units: int) -> float:
-    return float(sums @ sums) * units / (units - 1) if units > 1 else float("nan")
+def _leveraged(sums: Floats, share: Floats) -> Floats:
+    """Sums around a common mean, as wide as around the true one; NaN where a unit is all."""
+    room = 1 - share
+    room[room < 1e-12] = np.nan
+    found: Floats = np.divide(sums, np.sqrt(room, out=room), out=room)
+    return found
+
+
+def _freedom(share: Floats) -> float:
+    """Degrees of freedom of the variance of a mean, from the units' shares of the rows."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        both = share * share
+        both /= 1 - share
+        freedom = 1 / (share @ share + both.sum() ** 2 - both @ both)
+    return float(freedom) if np.isfinite(freedom) else 1.0
 
 
 def _root(variance: float) -> float:
     """NaN stays NaN: a class seen in one unit only has no known error."""
-    return float(np.sqrt(max(variance, 0.0))) if np.isfinite(variance) else float("nan")
+    return float(np.sqrt(variance)) if np.isfinite(variance) else float("nan")
 
 
 def _reached(
-    rows: Holdout, value: float, error: float, confidence: float, method: str, seed: int | None
+    rows: Holdout,
+    value: float,
+    error: float,
+    freedom: float,
+    confidence: float,
+    method: str,
+    seed: int | None,
 ) -> Estimate:
     """Bounds a quantile of standard errors away."""
-    reach = rows.quantile(confidence) * error
-    p_value = rows.two_sided(value / error) if error != 0 else float(value == 0)
+    reach = rows.quantile(confidence, freedom) * error
+    p_value = rows.two_sided(value / error, freedom) if error != 0 else float(value == 0)
     return Estimate(
         value=value,
         lower=value - reach,
@@ -144,106 +239,186 @@ def _reached(
     )
 
 
-def _bootstrapped(
-    rows: Holdout,
-    metric: Metric,
-    scores: Sequence[Floats],
-    paired: bool,
-    confidence: float,
-    seed: int,
-    replicates: int,
-) -> list[Estimate]:
-    values = np.array([metric.function(rows.y_true, score, rows.weights) for score in scores])
-    grouped = rows.grouped(seed)
-    prepared = [prepare(grouped, metric, score) for score in scores]
-    draws = np.concatenate(
-        [
-            np.stack([evaluate(counts) for evaluate in prepared])
-            for counts in grouped.resamples(replicates, seed, width=rows.rows)
-        ],
-        axis=1,
-    )
-    if paired:
-        values = metric.sign * (values[1:] - values[0])
-        draws = metric.sign * (draws[1:] - draws[0])
-    unit = "rows" if rows.codes is None else "clusters"
-    if grouped is not rows:
-        unit = f"rows in {grouped.units:,} random groups"
-    method = f"{'paired ' * paired}bootstrap of {unit}"
-    return [
-        _from_draws(grouped, metric, float(value), drawn, paired, confidence, method, seed)
-        for value, drawn in zip(values, draws, strict=True)
-    ]
+def _of_t(rows: Holdout, freedom: float) -> str:
+    """Says that few units, or fewer than meet the eye, decide how far the bounds reach."""
+    if freedom + 1 >= FEW:
+        return ""
+    return ", t" if round(freedom) == rows.units - 1 else f", t as of {freedom + 1:.0f}"
 
 
-def _from_draws(
-    rows: Holdout,
-    metric: Metric,
-    value: float,
-    draws: Floats,
-    paired: bool,
-    confidence: float,
-    method: str,
-    seed: int,
-) -> Estimate:
-    """Bounds from replicates, each moved outward by the metric's estimated bias.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bootstrap:
+    """One question asked of resampled units; `grouped` are the rows in the units that are drawn."""
 
-    Differences on 30 units or more take percentiles, widened for the sample size (Hesterberg
-    2015); otherwise the replicates' standard error and the t distribution. Undefined replicates
-    (a class not drawn) are left out.
-    """
-    draws = draws[np.isfinite(draws)]
-    if len(draws) < 2:
-        return _reached(rows, value, float("nan"), confidence, method, seed)
-    widen = float(np.sqrt(rows.units / (rows.units - 1)))
-    found = _reached(rows, value, float(draws.std(ddof=1)) * widen, confidence, method, seed)
-    lower, upper, p_value = found.lower, found.upper, found.p_value
-    if percentile := paired and rows.units >= FEW:
+    rows: Holdout
+    grouped: Holdout
+    metric: Metric
+    paired: bool
+    confidence: float
+    seed: int
+    replicates: int
+    interval: str
+
+    def estimates(self, scores: Sequence[Floats]) -> list[Estimate]:
+        """Each score's value, or when paired the differences from the first."""
+        found = (self._drawn(score) for score in scores)
+        first = next(found) if self.paired else None
+        return [self._estimate(first, other) for other in found]
+
+    def _drawn(self, score: Floats) -> "_Drawn":
+        """One score's value, replicates and jackknife; only one table of counts lives at a time."""
+        metric, units = self.metric, self.grouped.units
+        value = metric.function(self.rows.y_true, score, self.rows.weights)
+        evaluate = prepare(self.grouped, metric, score)
+        chunks = self.grouped.resamples(self.replicates, self.seed, width=self.rows.rows)
+        draws = np.concatenate([evaluate(counts) for counts in chunks])
+        left_out = np.empty(0)
+        if self.interval == "bca":
+            left_out = np.concatenate([evaluate(counts) for counts in _each_left_out(units)])
+        return _Drawn(value, draws, left_out, self._freedom(score))
+
+    def _freedom(self, score: Floats) -> float:
+        """Of the rows that make up the metric's denominator."""
+        mass = self.grouped.mass
+        if self.metric.support is not None:
+            mass = mass * self.metric.support(self.rows.y_true, score)
+        return _freedom(self.grouped.shares(mass)) if mass.any() else 1.0
+
+    def _estimate(self, first: "_Drawn | None", other: "_Drawn") -> Estimate:
+        """Bounds from replicates; undefined ones (a class not drawn) are left out.
+
+        Differences on 30 units or more take percentiles, widened for the sample size (Hesterberg
+        2015), or BCa; otherwise the replicates' standard error and the t distribution. But for
+        BCa, which does so itself, bounds move outward by the estimated bias.
+        """
+        found = other if first is None else _better_drawn(self.metric, first, other)
+        value, rows = float(found.value), self.grouped
+        draws = found.draws[np.isfinite(found.draws)]
+        unit = "independent rows" if self.rows.codes is None else "clusters"
+        if rows is not self.rows:
+            unit += f" in {rows.units:,} random groups"
+        method = f"{'paired ' * self.paired}bootstrap of {unit}"
+        known = (self.confidence, method, self.seed)
+        if len(draws) < 2:
+            return _reached(rows, value, float("nan"), found.freedom, *known)
+        widen = float(np.sqrt((found.freedom + 1) / found.freedom))
+        error = float(draws.std(ddof=1)) * widen
+        by_t = _reached(rows, value, error, found.freedom, *known)
+        if found.freedom + 1 < FEW or not (self.paired or self.interval == "bca"):
+            few = _of_t(rows, found.freedom) or ", t"
+            return self._moved(replace(by_t, method=method + few), draws)
+        tail = rows.quantile(self.confidence, found.freedom) * widen
+        if self.interval == "bca":
+            return replace(_corrected(by_t, draws, found.left_out, tail), method=f"{method}, BCa")
         from scipy.special import ndtr
 
-        tail = float(ndtr(-widen * rows.quantile(confidence)))
-        lower, upper = (float(bound) for bound in np.quantile(draws, [tail, 1 - tail]))
+        lower, upper = (float(b) for b in np.quantile(draws, ndtr([-tail, tail])))
         beyond = 1 + min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
         p_value = min(1.0, 2 * int(beyond) / (len(draws) + 1))
-    bias = float(draws.mean()) - value
-    return Estimate(
-        value=value,
-        lower=max(lower - 2 * max(bias, 0.0), -np.inf if paired else metric.lowest),
-        upper=upper + 2 * max(-bias, 0.0),
-        standard_error=found.standard_error,
-        p_value=p_value,
-        method=f"{method}, {'percentile' if percentile else 't'}",
-        seed=seed,
+        method = f"{method}, percentile"
+        by_percentile = replace(by_t, lower=lower, upper=upper, p_value=p_value, method=method)
+        return self._moved(by_percentile, draws)
+
+    def _moved(self, found: Estimate, draws: Floats) -> Estimate:
+        bias = float(draws.mean()) - found.value
+        least = -np.inf if self.paired else self.metric.lowest
+        return replace(
+            found,
+            lower=max(found.lower - 2 * max(bias, 0.0), least),
+            upper=found.upper + 2 * max(-bias, 0.0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A value, its replicates, its values without each unit, and its degrees of freedom."""
+
+    value: float
+    draws: Floats
+    left_out: Floats
+    freedom: float
+
+
+def _better_drawn(metric: Metric, first: _Drawn, other: _Drawn) -> _Drawn:
+    return _Drawn(
+        _better(metric, other.value - first.value),
+        _better(metric, other.draws - first.draws),
+        _better(metric, other.left_out - first.left_out),
+        min(other.freedom, first.freedom),
     )
+
+
+def _each_left_out(units: int) -> Iterator[Floats]:
+    """Chunks (b, units) of counts, each row without one unit."""
+    for start in range(0, units, 256):
+        counts = np.ones((min(256, units - start), units))
+        counts[np.arange(len(counts)), start + np.arange(len(counts))] = 0.0
+        yield counts
+
+
+def _corrected(found: Estimate, draws: Floats, left_out: Floats, tail: float) -> Estimate:
+    """Bias-corrected and accelerated bounds `tail` normal deviates away, and their p-value."""
+    from scipy.special import ndtr, ndtri
+
+    pull = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
+    spread = float((pull**2).sum())
+    acceleration = float((pull**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+
+    def deviate(point: float) -> float:
+        below = np.count_nonzero(draws < point) + np.count_nonzero(draws == point) / 2
+        return float(ndtri(np.clip(below, 0.5, len(draws) - 0.5) / len(draws)))
+
+    bias = deviate(found.value)
+
+    def level(z: float) -> float:
+        return float(ndtr(bias + (bias + z) / (1 - acceleration * (bias + z))))
+
+    lower, upper = (float(b) for b in np.quantile(draws, [level(-tail), level(tail)]))
+    away = deviate(0.0) - bias
+    zero = float(ndtr(away / (1 + acceleration * away) - bias))
+    p_value = min(1.0, 2 * min(zero, 1 - zero))
+    return replace(found, lower=lower, upper=upper, p_value=p_value)
 
 
 def prepare(rows: Holdout, metric: Metric, score: Floats) -> Callable[[Floats], Floats]:
     """A function from counts (b, units) of resampled units to the metric's values (b,)."""
     y, mass = rows.y_true, rows.mass
-    codes = np.arange(rows.rows) if rows.codes is None else rows.codes
     sums = metric.sums or (None if metric.per_row is None else mean_of(metric.per_row))
     if sums is not None:
-        each = np.column_stack([sums.columns(y, score), np.ones(rows.rows)]) * mass[:, None]
-        totals = rows.sums(each)
+        columns = (rows.sums(column * mass) for column in sums.columns(y, score))
+        totals = np.column_stack([*columns, rows.sums(mass)])
         return lambda counts: sums.value(counts @ totals)
     if (curve := metric.curve) is None:
+        codes = np.arange(rows.rows) if rows.codes is None else rows.codes
         return lambda counts: np.array(
             [metric.function(y, score, count[codes] * mass) for count in counts]
         )
-    order, ends = ranked(y, score)
-    codes, mass, positive = codes[order], mass[order], y[order] == 1
-    if rows.units * len(ends) <= _DENSE and rows.units < rows.rows // 50:
-        true, false = (
-            _table(codes, np.where(side, mass, 0.0), ends, rows.units)
-            for side in (positive, ~positive)
-        )
-        return lambda counts: curve(counts @ true, counts @ false)
+    if score.ndim == 1:
+        return _prepare_curve(rows, curve, score)
+    classes = [_prepare_curve(replace(rows, y_true=y), curve, s) for y, s in one_vs_rest(y, score)]
+    return lambda counts: np.mean([each(counts) for each in classes], axis=0)
+
+
+def _prepare_curve(
+    rows: Holdout, curve: Callable[[Floats, Floats], Floats], score: Floats
+) -> Callable[[Floats], Floats]:
+    order, ends = ranked(rows.y_true, score)
+    codes = order if rows.codes is None else rows.codes[order]
+    positive = rows.y_true[order] == 1
+    mass = None if rows.weights is None else rows.weights[order]
+    del order
+    steps = min(len(ends), STEPS[1], max(STEPS[0], _CELLS // rows.units))
+    if rows.units * steps <= _PRODUCT * rows.rows:
+        chosen, moved = _thinned(curve, positive, mass, ends, steps)
+        from_table = _from_table(rows.units, curve, codes, positive, mass, chosen)
+        return lambda counts: from_table(counts) + moved
     ones = np.flatnonzero(positive)
     until = np.searchsorted(ones, ends, side="right")  # positives up to each threshold
 
     def from_rows(counts: Floats) -> Floats:
         drawn = counts[:, codes]
-        drawn *= mass
+        if mass is not None:
+            drawn *= mass
         true = np.zeros((len(drawn), len(ones) + 1))
         np.cumsum(drawn[:, ones], axis=1, out=true[:, 1:])
         true = true[:, until]
@@ -252,8 +427,59 @@ def prepare(rows: Holdout, metric: Metric, score: Floats) -> Callable[[Floats], 
     return from_rows
 
 
-def _table(codes: Any, mass: Floats, ends: Any, units: int) -> Floats:
-    """Mass of each unit's rows down to each threshold, (units, thresholds)."""
-    step = np.searchsorted(ends, np.arange(len(codes)))
-    each = np.bincount(codes * len(ends) + step, mass, units * len(ends))
-    return np.cumsum(each.reshape(units, len(ends)), axis=1)
+def _thinned(
+    curve: Callable[[Floats, Floats], Floats],
+    positive: Any,
+    mass: Floats | None,
+    ends: Any,
+    steps: int,
+) -> tuple[Any, float]:
+    """About `steps` of the thresholds, and how much the others add to the curve's value."""
+    if len(ends) <= steps:
+        return ends, 0.0
+    every = [_down_to(side, mass, ends) for side in (positive, ~positive)]
+    along = np.log1p(ends) / np.log1p(ends[-1])
+    for side in every:
+        along += side / side[-1]
+    along *= steps / 3
+    last = np.append(np.flatnonzero(np.diff(np.ceil(along, out=along))), len(ends) - 1)
+    moved = curve(*every) - curve(*(side[last] for side in every))
+    return ends[last], float(moved)
+
+
+def _from_table(
+    units: int,
+    curve: Callable[[Floats, Floats], Floats],
+    codes: Any,
+    positive: Any,
+    mass: Floats | None,
+    ends: Any,
+) -> Callable[[Floats], Floats]:
+    """Replicates as products of their counts and each unit's mass between two thresholds.
+
+    `codes` are overwritten.
+    """
+    steps = len(ends)
+    cell = codes
+    cell *= steps
+    cell += np.repeat(np.arange(steps), np.diff(ends, prepend=-1))
+    tables = []
+    for side in (positive, ~positive):
+        held = side if mass is None else np.where(side, mass, 0.0)
+        table = np.bincount(cell, held, units * steps).reshape(units, steps)
+        # Whole numbers of rows are exact in single precision.
+        tables.append(table.astype(np.float32) if mass is None else table)
+        del held, table
+
+    def from_table(counts: Floats) -> Floats:
+        counts = counts.astype(tables[0].dtype)
+        true, false = (np.cumsum(counts @ table, axis=1, dtype=np.float64) for table in tables)
+        return curve(true, false)
+
+    return from_table
+
+
+def _down_to(side: Any, mass: Floats | None, ends: Any) -> Floats:
+    """Mass of one side's rows down to each threshold."""
+    each = side.astype(np.float64) if mass is None else np.where(side, mass, 0.0)
+    return np.cumsum(each, out=each)[ends]

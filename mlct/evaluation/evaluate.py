@@ -1,91 +1,38 @@
-"""Challenger, champion and baseline on one frozen holdout, as one record that outlives the code."""
+"""Challenger, champion and baselines on one frozen holdout, as one record."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from mlct.errors import EvaluationError
+from mlct.evaluation.business import bound
 from mlct.evaluation.compare import Comparison, Measure, compare_on, measure_on
-from mlct.evaluation.guardrail import Gap, gap_on
+from mlct.evaluation.guardrail.calibration import ece_by_chance
+from mlct.evaluation.guardrail.gap import Gap, group_gap_on, rates
+from mlct.evaluation.guardrail.slices import SliceTable, slices_on
 from mlct.evaluation.holdout import Holdout, check_metric, check_score, holdout
+from mlct.evaluation.leakage import Suspect
 from mlct.evaluation.metric import METRICS, Floats, Metric
+from mlct.evaluation.metric import metric as find_metric
 from mlct.evaluation.policy import (
     GatePolicy,
     GroupGap,
-    Guardrail,
     Limit,
     NonInferiority,
-    Superiority,
+    Ratio,
+    ReplaceWhenStale,
+    SliceRegression,
 )
+from mlct.evaluation.record import FORMAT, Evaluation, plain
+from mlct.evaluation.selection import level, shared
 
-FORMAT = "mlct.evaluation/v1"
-MODELS = ("challenger", "champion", "baseline")
+__all__ = ["FORMAT", "MODELS", "TASKS", "Evaluation", "evaluate", "plain"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """Everything a decision needs, and nothing else.
-
-    `champion` is "scored", "none", or why it cannot be scored. `metrics` maps model to metric to
-    value; `comparisons` are of the challenger with champion and baseline; `measures` maps a
-    limit's name to model to Measure. `clusters` is None for independent rows, `positives` for
-    regression; `unit` is the word for one cluster ("day").
-    """
-
-    task: str
-    rows: int
-    clusters: int | None
-    unit: str
-    positives: int | None
-    champion: str
-    metrics: Mapping[str, Mapping[str, float]]
-    comparisons: tuple[Comparison, ...]
-    measures: Mapping[str, Mapping[str, Measure]]
-    gaps: tuple[Gap, ...]
-    confidence: float
-    seed: int
-
-    def comparison(
-        self, metric: str, *, champion: str = "champion", confidence: float = 0.95
-    ) -> Comparison | None:
-        """The challenger against the champion (or "baseline"), None if it was not compared."""
-        wanted = (metric, champion, confidence)
-        for found in self.comparisons:
-            if (found.metric, found.champion, found.confidence) == wanted:
-                return found
-        return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON values; numbers that are not finite become null."""
-        return {"format": FORMAT} | {
-            field.name: plain(getattr(self, field.name)) for field in fields(self)
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote, exactly; raises EvaluationError for another format."""
-        if (found := record.get("format")) != FORMAT:
-            raise EvaluationError(f"the evaluation's format is {found!r}", expected=FORMAT)
-        values = {key: value for key, value in record.items() if key != "format"}
-        values["metrics"] = {m: _numbers(of) for m, of in values["metrics"].items()}
-        values["comparisons"] = tuple(
-            Comparison(**_restore(Comparison, c)) for c in values["comparisons"]
-        )
-        values["measures"] = {
-            name: {model: Measure(**_restore(Measure, m)) for model, m in of.items()}
-            for name, of in values["measures"].items()
-        }
-        values["gaps"] = tuple(
-            Gap(
-                **_restore(Gap, g)
-                | {"groups": _numbers(g["groups"]), "too_small": tuple(g["too_small"])}
-            )
-            for g in values["gaps"]
-        )
-        return cls(**values)
+MODELS = ("challenger", "champion", "baseline", "no_change")
+TASKS = ("binary", "multiclass", "regression", "quantile")
 
 
 def evaluate(
@@ -97,154 +44,281 @@ def evaluate(
     clusters: Any = None,
     weights: Any = None,
     groups: Mapping[str, Any] | None = None,
+    frame: Mapping[str, Any] | None = None,
     measured: Mapping[str, Mapping[str, float | Measure]] | None = None,
     champion_problem: str | None = None,
+    champion_age_days: float | None = None,
+    holdout_digest: str | None = None,
+    holdout_start: str | None = None,
+    holdout_end: str | None = None,
+    looks: int | None = None,
+    selected_among: int = 1,
+    selected_on: str | None = None,
+    duplicates: int | None = None,
+    suspects: Sequence[Suspect] = (),
     unit: str = "cluster",
     seed: int = 0,
 ) -> Evaluation:
     """Score the models in `scores` by all that the policy asks for.
 
-    `scores` maps "challenger" (required), "champion" and "baseline" to arrays (rows,); `groups`
-    the columns of the policy's GroupGaps to arrays (rows,); `measured` a limit's name to the
-    models' values (`{"latency_p99_ms": {"challenger": 3.1}}`). `champion_problem` says why a
-    champion that exists has no scores. Raises EvaluationError for input that cannot be trusted.
+    `scores` maps "challenger" (required), "champion", "baseline" and "no_change" (see
+    `baseline.no_change`) to arrays (rows,), for several classes (rows, classes); `groups` the
+    columns in `policy.columns`, `frame` those of its business metrics, to arrays (rows,);
+    `measured` a limit's name to the models' values (`{"latency_p99_ms": {"challenger": 3.1}}`).
+    `champion_problem` says why a champion that exists has no scores. `looks` counts the decisions
+    on this holdout, this one included: the bounds are tightened for it. The other facts are
+    `Evaluation`'s. Raises EvaluationError for input that cannot be trusted.
     """
-    if task not in ("binary", "regression"):
-        raise EvaluationError(f"task is {task!r}", expected='"binary" or "regression"')
-    if "challenger" not in scores or set(scores) - set(MODELS):
-        raise EvaluationError(
-            f"scores are of {', '.join(sorted(scores)) or 'no model'}",
-            expected="challenger, and optionally champion and baseline",
-        )
-    if champion_problem is not None and "champion" in scores:
-        raise EvaluationError(
-            f"the champion has scores and a problem ({champion_problem})", expected="one of them"
-        )
+    _check(task, scores, champion_problem, looks, selected_among)
     rows = holdout(y_true, clusters=clusters, weights=weights)
-    checked = {name: check_score(name, scores[name], rows) for name in MODELS if name in scores}
-    wanted = {m.name: m for m in (*_usual(task), *_of_policy(policy))}
-    for metric in wanted.values():
-        check_metric(metric, rows, checked)
-    gaps = [rule for rule in policy.guardrails if isinstance(rule, GroupGap)]
+    classes = task in ("binary", "multiclass")
+    unscored = _unscored(scores)
+    champion_problem = unscored.get("champion", champion_problem)
+    checked = {
+        name: check_score(name, scores[name], rows)
+        for name in MODELS
+        if name in scores and name not in unscored
+    }
+    single = classes and bool(np.isin(rows.y_true, (0, 1)).all()) and np.ptp(rows.y_true) == 0
+    found = _Found(metrics={"challenger": {}})
+    if not single and "challenger" in checked:
+        found = _found(rows, checked, policy, task, groups or {}, frame, looks, seed)
+    measures = {n: {m: _measure(n, v) for m, v in of.items()} for n, of in (measured or {}).items()}
+    if computed := sorted(set(found.measures) & set(measures)):
+        raise EvaluationError(
+            f"{computed[0]} is measured from outside", expected="mlct to compute it"
+        )
+    challenger, champion = checked.get("challenger"), checked.get("champion")
     return Evaluation(
         task=task,
         rows=rows.rows,
         clusters=rows.clusters,
         unit=unit,
         positives=int((rows.y_true == 1).sum()) if task == "binary" else None,
-        champion="scored" if "champion" in checked else champion_problem or "none",
+        champion="scored" if champion is not None else champion_problem or "none",
+        metrics=found.metrics,
+        comparisons=found.comparisons,
+        measures={**measures, **found.measures},
+        gaps=found.gaps,
+        confidence=level(policy.primaries[0].confidence, looks),
+        seed=seed,
+        slices=found.slices,
+        holdout_digest=holdout_digest,
+        holdout_start=holdout_start,
+        holdout_end=holdout_end,
+        looks=looks,
+        selected_among=selected_among,
+        selected_on=selected_on,
+        champion_age_days=champion_age_days,
+        duplicates=duplicates,
+        suspects=tuple(suspects),
+        identical=challenger is not None
+        and champion is not None
+        and bool(np.array_equal(challenger, champion)),
+        constant=tuple(
+            name
+            for name in ("challenger", "champion")
+            if name in checked and np.ptp(checked[name], axis=0).max() == 0
+        ),
+        unscored=unscored,
+        single_class=bool(single),
+        by_chance=found.by_chance,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What the scores tell; by default nothing."""
+
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    measures: Mapping[str, Mapping[str, Measure]] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    slices: tuple[SliceTable, ...] = ()
+    by_chance: Mapping[str, float] = field(default_factory=dict)
+
+
+def _found(
+    rows: Holdout,
+    scores: Mapping[str, Floats],
+    policy: GatePolicy,
+    task: str,
+    groups: Mapping[str, Any],
+    frame: Mapping[str, Any] | None,
+    looks: int | None,
+    seed: int,
+) -> _Found:
+    wanted = {m.name: m for m in (*_usual(task), *(bound(m, frame) for m in _of_policy(policy)))}
+    for metric in wanted.values():
+        check_metric(metric, rows, scores)
+    gaps = [rule for rule in policy.guardrails if isinstance(rule, GroupGap)]
+    slices = [rule for rule in policy.guardrails if isinstance(rule, SliceRegression)]
+    paired = {name: scores[name] for name in ("challenger", "champion") if name in scores}
+    return _Found(
         metrics={
             name: {
                 m.name: float(m.function(rows.y_true, score, rows.weights)) for m in wanted.values()
             }
-            for name, score in checked.items()
+            for name, score in scores.items()
         },
-        comparisons=tuple(_comparisons(rows, checked, policy, seed)),
-        measures=_measures(rows, checked["challenger"], policy, measured or {}, seed),
+        comparisons=_comparisons(rows, scores, policy, wanted, task, looks, seed),
+        measures=_limited(rows, scores["challenger"], policy, wanted, looks, seed),
         gaps=tuple(
-            gap_on(
+            group_gap_on(
                 rows,
-                checked["challenger"],
-                groups[rule.by],
-                rule.of_metric,
-                by=rule.by,
+                scores["challenger"],
+                groups,
+                replace(rule, confidence=level(rule.confidence, looks)),
+                min_group=policy.min_group,
+                seed=seed,
+            )
+            for rule in gaps
+            if set(rule.columns) <= set(groups)
+        ),
+        slices=tuple(
+            slices_on(
+                rows,
+                paired,
+                {column: groups[column] for column in rule.columns},
+                wanted[rule.of_metric.name],
+                margin=rule.margin,
                 min_group=policy.min_group,
                 confidence=rule.confidence,
                 seed=seed,
             )
-            for rule in gaps
-            if groups is not None and rule.by in groups
+            for rule in slices
+            if set(rule.columns) <= set(groups) and len(paired) == 2
         ),
-        confidence=policy.primary.confidence,
-        seed=seed,
+        by_chance={"ece": ece_by_chance(scores["challenger"], rows.weights)}
+        if task == "binary"
+        else {},
     )
 
 
+def _check(
+    task: str, scores: Mapping[str, Any], problem: str | None, looks: int | None, among: int
+) -> None:
+    if task not in TASKS:
+        raise EvaluationError(f"task is {task!r}", expected=", ".join(TASKS))
+    if "challenger" not in scores or set(scores) - set(MODELS):
+        raise EvaluationError(
+            f"scores are of {', '.join(sorted(scores)) or 'no model'}",
+            expected="challenger, and optionally champion, baseline and no_change",
+        )
+    if problem is not None and "champion" in scores:
+        raise EvaluationError(
+            f"the champion has scores and a problem ({problem})", expected="one of them"
+        )
+    if problem in ("", "none", "scored"):
+        raise EvaluationError(
+            f"champion_problem is {problem!r}",
+            expected="why the champion cannot be scored, or None where there is no champion",
+        )
+    for name, count in (("looks", looks), ("selected_among", among)):
+        if count is not None and (isinstance(count, bool) or count < 1):
+            raise EvaluationError(f"{name} is {count!r}", expected="a whole number from 1")
+
+
+def _unscored(scores: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a model's scores that its owner, not the caller, has to mend."""
+    found = {}
+    for name in ("challenger", "champion"):
+        array = np.asarray(scores.get(name, ()))
+        if array.dtype.kind == "f" and (bad := int((~np.isfinite(array)).sum())):
+            found[name] = f"{bad:,} of its {array.size:,} scores are NaN or infinite"
+    return found
+
+
 def _usual(task: str) -> list[Metric]:
+    if task == "multiclass":
+        return [metric for metric in METRICS.values() if metric.multiclass]
     return [metric for metric in METRICS.values() if metric.task == task]
 
 
 def _of_policy(policy: GatePolicy) -> list[Metric]:
     """The metrics that the policy's rules name; measured values are not among them."""
-    rules: list[Superiority | Guardrail] = [policy.primary, *policy.guardrails]
-    return [r.of_metric for r in rules if not isinstance(r, Limit) or r.is_metric]
-
-
-def _comparisons(
-    rows: Holdout, scores: Mapping[str, Floats], policy: GatePolicy, seed: int
-) -> list[Comparison]:
-    rules: list[Superiority | NonInferiority] = [policy.primary]
-    rules += [r for r in policy.guardrails if isinstance(r, NonInferiority)]
-    pairs = [("champion", rule) for rule in rules if "champion" in scores]
-    if "baseline" in scores:
-        pairs.append(("baseline", policy.primary))
-    found: dict[Any, Comparison] = {}
-    for against, rule in pairs:
-        metric = rule.of_metric
-        key = (metric.name, against, rule.confidence)
-        if key not in found:
-            two = {"challenger": scores["challenger"], against: scores[against]}
-            found[key] = compare_on(
-                rows, two, champion=against, metric=metric, confidence=rule.confidence, seed=seed
-            )["challenger"]
-    return list(found.values())
-
-
-def _measures(
-    rows: Holdout,
-    challenger: Floats,
-    policy: GatePolicy,
-    measured: Mapping[str, Mapping[str, float | Measure]],
-    seed: int,
-) -> dict[str, dict[str, Measure]]:
-    found = {
-        name: {model: _measure(name, value) for model, value in values.items()}
-        for name, values in measured.items()
-    }
+    found: list[Metric] = [rule.of_metric for rule in policy.primaries]
+    if policy.stale_rule is not None:
+        found.append(policy.stale_rule.of_metric)
     for rule in policy.guardrails:
-        if isinstance(rule, Limit) and rule.is_metric:
-            if rule.name in measured:
-                raise EvaluationError(
-                    f"{rule.name} is measured from outside", expected="mlct to compute it"
-                )
-            found[rule.name] = {
-                "challenger": measure_on(
-                    rows,
-                    challenger,
-                    metric=rule.of_metric,
-                    confidence=rule.confidence,
-                    seed=seed,
-                )
-            }
+        if isinstance(rule, GroupGap):
+            found += rates(rule)
+        elif not isinstance(rule, Ratio) and (not isinstance(rule, Limit) or rule.is_metric):
+            found.append(rule.of_metric)
     return found
 
 
+def _comparisons(
+    rows: Holdout,
+    scores: Mapping[str, Floats],
+    policy: GatePolicy,
+    wanted: Mapping[str, Metric],
+    task: str,
+    looks: int | None,
+    seed: int,
+) -> tuple[Comparison, ...]:
+    """Every pair, metric and confidence that a rule needs, once."""
+    primaries = policy.primaries
+    needed: list[tuple[str, Metric, float]] = []
+    rules: list[NonInferiority | ReplaceWhenStale] = [
+        rule for rule in policy.guardrails if isinstance(rule, NonInferiority)
+    ]
+    rules += [policy.stale_rule] if policy.stale_rule is not None else []
+    for primary in primaries:
+        metric, own = wanted[primary.of_metric.name], level(primary.confidence, looks)
+        for sharing in range(len(primaries), 0, -1):  # the levels that Holm's steps may ask for
+            needed.append(("champion", metric, shared(own, sharing)))
+        needed.append(("baseline", metric, own))
+    for rule in rules:
+        metric = wanted[rule.of_metric.name]
+        needed.append(("champion", metric, level(rule.confidence, looks)))
+    usual = find_metric(no_change_metric(task))
+    needed.append(("no_change", usual, level(primaries[0].confidence, looks)))
+    found: dict[Any, Comparison] = {}
+    for against, metric, confidence in needed:
+        key = (metric.name, against, confidence)
+        if against in scores and key not in found:
+            two = {"challenger": scores["challenger"], against: scores[against]}
+            found[key] = compare_on(
+                rows, two, champion=against, metric=metric, confidence=confidence, seed=seed
+            )["challenger"]
+    return tuple(found.values())
+
+
+def no_change_metric(task: str) -> str:
+    """What the last known label is judged by: it is a label, not a probability."""
+    return "accuracy" if task in ("binary", "multiclass") else "mae"
+
+
+def _limited(
+    rows: Holdout,
+    challenger: Floats,
+    policy: GatePolicy,
+    wanted: Mapping[str, Metric],
+    looks: int | None,
+    seed: int,
+) -> dict[str, dict[str, Measure]]:
+    return {
+        rule.name: {
+            "challenger": measure_on(
+                rows,
+                challenger,
+                metric=wanted[rule.of_metric.name],
+                confidence=level(rule.confidence, looks),
+                seed=seed,
+            )
+        }
+        for rule in policy.guardrails
+        if isinstance(rule, Limit) and rule.is_metric
+    }
+
+
 def _measure(name: str, value: float | Measure) -> Measure:
+    # What is not finite was not measured, and no record can hold infinity.
     if isinstance(value, Measure):
-        return value
+        numbers = (value.value, value.lower, value.upper)
+        known = all(number is None or isfinite(number) for number in numbers)
+        return value if known else Measure(value=nan)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise EvaluationError(f"{name} was measured as {value!r}", expected="a number or a Measure")
-    # What is not finite was not measured, and no record can hold infinity.
     return Measure(value=float(value) if isfinite(value) else nan)
-
-
-def plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _numbers(record: Mapping[str, float | None]) -> dict[str, float]:
-    return {key: nan if value is None else value for key, value in record.items()}
-
-
-def _restore(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Null becomes NaN again where the field is a number that is always there."""
-    always = {field.name for field in fields(record) if field.type in (float, "float")}
-    return {k: nan if v is None and k in always else v for k, v in values.items()}

@@ -18,9 +18,11 @@ FEW = 30
 """Below this many clusters (or independent rows) the t distribution replaces the normal one."""
 
 GROUPS = 2000
-"""Many independent rows are resampled in this many random groups: the same error, less work."""
+"""Many rows or clusters are resampled in this many random groups: the same error, less work."""
 
 _CHUNK = 500_000  # numbers held at once while resampling: 4 MB stay in the cache
+_OFF = 1e-4  # what single precision may leave probabilities off their sum
+_LEAST = 32  # replicates in a chunk, so that products of matrices pay
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,34 +59,40 @@ class Holdout:
             return np.bincount(self.codes, values, self.units).astype(np.float64, copy=False)
         return np.column_stack([np.bincount(self.codes, v, self.units) for v in values.T])
 
-    def quantile(self, confidence: float) -> float:
-        """Of the t distribution with units - 1 degrees of freedom, or of the normal one."""
+    def shares(self, mass: Floats) -> Floats:
+        """The share of the mass (rows,) that each unit has."""
+        held = self.sums(mass)
+        found: Floats = held / held.sum()
+        return found
+
+    def quantile(self, confidence: float, freedom: float) -> float:
+        """Of the t distribution with `freedom`, or of the normal one for many independent rows."""
         from scipy.special import ndtri, stdtrit
 
-        return float(stdtrit(self.units - 1, confidence) if self._few else ndtri(confidence))
+        return float(stdtrit(freedom, confidence) if self._few(freedom) else ndtri(confidence))
 
-    def two_sided(self, z: float) -> float:
+    def two_sided(self, z: float, freedom: float) -> float:
         """Probability of a statistic at least as far from zero as `z`."""
         from scipy.special import ndtr, stdtr
 
-        return float(2 * (stdtr(self.units - 1, -abs(z)) if self._few else ndtr(-abs(z))))
+        return float(2 * (stdtr(freedom, -abs(z)) if self._few(freedom) else ndtr(-abs(z))))
 
-    @property
-    def _few(self) -> bool:
+    def _few(self, freedom: float) -> bool:
         # Real clusters always take t, so that the 30th day does not narrow the bound at one blow.
-        return self.units < FEW or self.units < self.rows
+        return freedom + 1 < FEW or self.units < self.rows
 
     def grouped(self, seed: int) -> "Holdout":
-        """Itself, or for more independent rows than 2 * GROUPS: in random groups of rows."""
-        if self.codes is not None or self.rows <= 2 * GROUPS:
+        """Itself, or for more units than 2 * GROUPS: in random groups of units."""
+        if self.units <= 2 * GROUPS:
             return self
-        shuffled = np.random.default_rng(seed).permutation(self.rows)
-        return replace(self, codes=shuffled % GROUPS, clusters=GROUPS)
+        group = np.random.default_rng(seed).permutation(self.units) % GROUPS
+        codes = group if self.codes is None else group[self.codes]
+        return replace(self, codes=codes, clusters=GROUPS)
 
     def resamples(self, replicates: int, seed: int, *, width: int) -> Iterator[Floats]:
         """Chunks (b, units) of how often each unit was drawn; `width` numbers a replicate needs."""
         random = np.random.default_rng(seed)
-        chunk = max(1, min(replicates, _CHUNK // max(width, self.units)))
+        chunk = min(replicates, max(_LEAST, _CHUNK // max(width, self.units)))
         for start in range(0, replicates, chunk):
             b = min(chunk, replicates - start)
             drawn = random.integers(self.units, size=(b, self.units))
@@ -118,44 +126,73 @@ def holdout(y_true: Any, *, clusters: Any = None, weights: Any = None) -> Holdou
 
 
 def check_score(name: str, score: Any, rows: Holdout) -> Floats:
-    """One model's scores as floats; EvaluationError names the model and what is wrong."""
-    return _floats(f"the scores of {name!r}", score, rows.rows)
+    """One model's scores (rows,) or (rows, classes) as floats.
+
+    EvaluationError names the model and what is wrong.
+    """
+    return _floats(f"the scores of {name!r}", score, rows.rows, columns=True)
 
 
 def check_metric(metric: Metric, rows: Holdout, scores: Mapping[str, Floats]) -> None:
     """EvaluationError when the metric is not defined on these labels or scores."""
-    y = rows.y_true
-    if metric.task == "binary" and not ((y == 0) | (y == 1)).all():
-        found = np.unique(y)[:5].tolist()
-        raise EvaluationError(f"{metric.name} got the labels {found}", expected="labels 0 and 1")
-    if metric.curve is not None and not 0 < (y * rows.mass).sum() < rows.mass.sum():
-        raise EvaluationError(
-            f"the holdout has a single class, {metric.name} is not defined on it",
-            expected="rows of both classes",
-            fix="take a longer holdout",
-        )
+    for name, score in scores.items():
+        if score.ndim == 2 and not metric.multiclass:
+            raise EvaluationError(
+                f"{metric.name} got scores of {name!r} of shape {score.shape}",
+                expected=f"one score a row, ({rows.rows},): the metric is not defined on classes",
+            )
+    if metric.task == "binary":
+        for columns in {score.shape[1:] for score in scores.values()}:
+            _check_labels(metric, rows, *columns)
     for name, score in scores.items() if metric.probability else ():
         if score.min() < 0 or score.max() > 1:
             raise EvaluationError(
                 f"{metric.name} got scores of {name!r} from {score.min():g} to {score.max():g}",
-                expected="probabilities of class 1, between 0 and 1",
+                expected="probabilities, between 0 and 1",
+            )
+        if score.ndim == 2 and (off := np.abs(score.sum(axis=1) - 1).max()) > _OFF:
+            raise EvaluationError(
+                f"{metric.name} got scores of {name!r} whose sum over classes is off by {off:g}",
+                expected="probabilities of the classes, 1 together in each row",
             )
 
 
-def _floats(what: str, values: Any, rows: int | None) -> Floats:
+def _check_labels(metric: Metric, rows: Holdout, classes: int = 0) -> None:
+    """`classes` is the number of columns of the scores, 0 where there is one score a row."""
+    y, count = rows.y_true, classes or 2
+    if not ((y == 0) | (y == 1)).all() and not (classes and np.isin(y, np.arange(count)).all()):
+        found = np.unique(y)[:5].tolist()
+        names = "labels 0 and 1" if not classes else f"labels 0 to {count - 1}, a column for each"
+        raise EvaluationError(f"{metric.name} got the labels {found}", expected=names)
+    if metric.curve is None:
+        return
+    mass = np.bincount(y.astype(np.intp), rows.weights, count)
+    if absent := np.flatnonzero(mass == 0).tolist():
+        single = "a single class" if count == 2 else f"no row of class {absent[0]}"
+        raise EvaluationError(
+            f"the holdout has {single}, {metric.name} is not defined on it",
+            expected="rows of both classes" if count == 2 else "rows of every class",
+            fix="take a longer holdout",
+        )
+
+
+def _floats(what: str, values: Any, rows: int | None, *, columns: bool = False) -> Floats:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"{what} cannot be read as numbers", expected="numbers") from error
-    if array.ndim != 1:
-        raise EvaluationError(f"{what} have shape {array.shape}", expected="shape (rows,)")
+    if array.ndim != 1 and not (columns and array.ndim == 2 and array.shape[1] > 1):
+        raise EvaluationError(
+            f"{what} have shape {array.shape}",
+            expected="shape (rows,)" + " or (rows, classes)" * columns,
+        )
     if rows is not None and len(array) != rows:
         raise EvaluationError(
             f"{what} have {len(array)} rows, the labels {rows}", expected="the same holdout rows"
         )
     if bad := int((~np.isfinite(array)).sum()):
         raise EvaluationError(
-            f"{what}: {bad} of {len(array)} values are NaN or infinite", expected="finite values"
+            f"{what}: {bad} of {array.size} values are NaN or infinite", expected="finite values"
         )
     return array
 

@@ -1,8 +1,9 @@
 """What "better" means: a metric is a name, a function and a direction.
 
 Every function takes `(y_true, score, weights=None)`, three arrays of shape `(rows,)`, and returns
-a float. For binary classification `y_true` is 0 or 1 and `score` the probability of class 1.
-How a metric adds up over rows decides how its uncertainty is computed (see `compare.py`):
+a float. For binary classification `y_true` is 0 or 1 and `score` the probability of class 1; with
+several classes `y_true` is 0 to k - 1 and `score` has shape `(rows, k)`, a probability of each
+class. How a metric adds up over rows decides how its uncertainty is computed (see `compare.py`):
 
 - `per_row`: a mean of one number per row (log loss, accuracy): cluster-robust differences;
 - `sums`: a function of a few weighted sums (F1, RMSE, R2, ECE): bootstrap over cluster sums;
@@ -10,7 +11,7 @@ How a metric adds up over rows decides how its uncertainty is computed (see `com
 - none of them: any function; the bootstrap calls it once per replicate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
@@ -32,11 +33,11 @@ ECE_BINS = 15
 class Sums:
     """A metric that is a function of weighted sums over the rows.
 
-    `columns(y_true, score) -> (rows, k)`; `value((..., k + 1)) -> (...)` receives the k weighted
-    sums and, last, the sum of the weights.
+    `columns(y_true, score)` gives k arrays (rows,), one after the other; `value((..., k + 1)) ->
+    (...)` receives their k weighted sums and, last, the sum of the weights.
     """
 
-    columns: RowFunction
+    columns: Callable[[Floats, Floats], Iterable[Floats]]
     value: Callable[[Floats], Floats]
 
 
@@ -45,9 +46,10 @@ class Metric:
     """A name, a function and a direction; the optional fields make its uncertainty cheap.
 
     `support(y_true, score)` marks the rows that make up the denominator (recall: the positives),
-    so that small groups are recognised; by default all rows. `task` is "binary" (labels 0 and 1),
-    "regression" or "any"; `probability` metrics accept only scores between 0 and 1; `lowest` is
-    the smallest value there can be.
+    so that small groups are recognised; by default all rows. `task` is "binary" (classes),
+    "regression", "quantile" or "any"; `multiclass` metrics take scores (rows, k) as well, and their
+    curves are averaged over the classes, each against the rest; `probability` metrics accept only
+    scores between 0 and 1; `lowest` is the smallest value there can be.
 
     >>> Metric("mean_error", lambda y, s, w=None: abs(np.average(s - y, weights=w)), False).name
     'mean_error'
@@ -61,6 +63,7 @@ class Metric:
     curve: Callable[[Floats, Floats], Floats] | None = None
     support: Callable[[Floats, Floats], npt.NDArray[np.bool_]] | None = None
     task: str = "any"
+    multiclass: bool = False
     probability: bool = False
     lowest: float = -inf
 
@@ -87,7 +90,9 @@ class Metric:
 def metric(name: "str | Metric") -> Metric:
     """Look a metric up by name; a `Metric` is returned as it is.
 
-    Threshold metrics take their threshold in the name, `recall@0.3`; without one it is 0.5.
+    Some take a number in the name: a threshold (`recall@0.3`; 0.5 without one), the quantile
+    (`pinball@0.9`), the precision to keep (`recall_at_precision@0.8`), or how many rows are looked
+    at, as a share or a whole number (`precision_at@0.1`, `precision_at@50`).
 
     >>> metric("roc_auc")([0, 1, 0, 1], [0.1, 0.4, 0.4, 0.8])
     0.875
@@ -95,39 +100,48 @@ def metric(name: "str | Metric") -> Metric:
     if isinstance(name, Metric):
         return name
     if isinstance(name, str):
-        plain, at, threshold = name.partition("@")
+        plain, at, number = name.partition("@")
         if not at and plain in METRICS:
             return METRICS[plain]
-        if at and plain in _AT_THRESHOLD and (cut := _number(threshold)) is not None:
-            return replace(_AT_THRESHOLD[plain](cut), name=f"{plain}@{cut:g}")
+        if at and plain in _AT and (cut := _number(plain, number)) is not None:
+            return replace(_AT[plain](cut), name=f"{plain}@{cut:.15g}", multiclass=False)
     raise SpecError(
         f"{name!r} is not a known metric",
-        expected=f"one of {', '.join(METRICS)} (threshold metrics also as recall@0.3), or a Metric",
+        expected=f"one of {', '.join(METRICS)} (some with a number: recall@0.3), or a Metric",
         fix="for a metric of your own pass mlct.Metric(name, function, bigger_is_better)",
         known=tuple(METRICS),
     )
 
 
 def with_threshold(name: "str | Metric", threshold: float | None) -> "str | Metric":
-    """The metric's name with a threshold, `recall@0.3`; unchanged when there is none.
+    """The metric's name with its number, `recall@0.3`; unchanged when there is none.
 
-    Raises SpecError when the metric has no threshold, or when the threshold is not in (0, 1).
+    Raises SpecError when the metric takes no number, or not this one.
     """
     if threshold is None:
         return name
-    if not isinstance(name, str) or name not in _AT_THRESHOLD:
+    if not isinstance(name, str) or name not in _AT:
         raise SpecError(
             f"threshold={threshold!r} is given for {name!r}, which has none",
-            expected=f"a threshold only with {', '.join(_AT_THRESHOLD)}",
+            expected=f"a threshold only with {', '.join(_AT)}",
         )
-    if _number(threshold) is None:
-        raise SpecError(f"threshold is {threshold!r}", expected="a number between 0 and 1")
-    return f"{name}@{float(threshold):g}"
+    if (cut := _number(name, threshold)) is None:
+        raise SpecError(
+            f"threshold is {threshold!r}",
+            expected="a number between 0 and 1" + ", or of rows" * (name == "precision_at"),
+        )
+    return f"{name}@{cut:.15g}"
 
 
 def mean_of(per_row: RowFunction) -> Sums:
     """A mean over rows, written as a function of sums."""
-    return Sums(lambda y, s: per_row(y, s)[:, None], lambda t: t[..., 0] / t[..., 1])
+    return Sums(lambda y, s: [per_row(y, s)], lambda t: t[..., 0] / t[..., 1])
+
+
+def one_vs_rest(y_true: Floats, score: Floats) -> Iterator[tuple[Floats, Floats]]:
+    """Labels and scores of one class against the rest, for each column of `score` (rows, k)."""
+    for column, one in enumerate(score.T):
+        yield (y_true == column).astype(np.float64), one
 
 
 def ranked(y_true: Floats, score: Floats) -> tuple[Indices, Indices]:
@@ -138,16 +152,21 @@ def ranked(y_true: Floats, score: Floats) -> tuple[Indices, Indices]:
     order = np.argsort(-score)
     falling = score[order]
     ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(score) - 1)
-    rises = np.diff(np.cumsum(y_true[order])[ends], prepend=0.0) > 0
+    del falling
+    positives = y_true[order]
+    above = np.cumsum(positives, out=positives)[ends]
+    rises = above > 0
+    rises[1:] = above[1:] > above[:-1]
     return order, ends[rises | np.append(rises[1:], True)]
 
 
-def _number(value: object) -> float | None:
+def _number(plain: str, value: object) -> float | None:
     try:
         cut = float(value)  # type: ignore[arg-type]  # what is no number is refused below
     except (TypeError, ValueError):
         return None
-    return cut if 0.0 < cut < 1.0 else None
+    counts_rows = plain == "precision_at" and cut.is_integer() and cut >= 1
+    return cut if 0.0 < cut < 1.0 or counts_rows else None
 
 
 def _weights(weights: Any) -> Floats | None:
@@ -155,35 +174,40 @@ def _weights(weights: Any) -> Floats | None:
 
 
 def _of_rows(
-    name: str, per_row: RowFunction, bigger_is_better: bool, task: str, probability: bool = False
+    name: str, per_row: RowFunction, bigger_is_better: bool, task: str, **fields: Any
 ) -> Metric:
     def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
         return float(np.average(per_row(y_true, score), weights=weights))
 
-    return Metric(
-        name, function, bigger_is_better, per_row=per_row, task=task, probability=probability
-    )
+    return Metric(name, function, bigger_is_better, per_row=per_row, task=task, **fields)
 
 
-def _of_sums(
-    name: str, sums: Sums, bigger_is_better: bool, task: str, support: Any = None
-) -> Metric:
+def _of_sums(name: str, sums: Sums, bigger_is_better: bool, task: str, **fields: Any) -> Metric:
     def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
-        columns = sums.columns(y_true, score)
         mass = np.ones(len(y_true)) if weights is None else weights
-        return float(sums.value(np.append(mass @ columns, mass.sum())))
+        totals = [mass @ column for column in sums.columns(y_true, score)]
+        return float(sums.value(np.array([*totals, mass.sum()])))
 
-    return Metric(name, function, bigger_is_better, sums=sums, task=task, support=support)
+    return Metric(name, function, bigger_is_better, sums=sums, task=task, **fields)
 
 
-def _of_curve(name: str, curve: Callable[[Floats, Floats], Floats], support: Any = None) -> Metric:
+def _of_curve(name: str, curve: Callable[[Floats, Floats], Floats], **fields: Any) -> Metric:
     def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
+        if score.ndim == 2:
+            classes = one_vs_rest(y_true, score)
+            return float(np.mean([function(y, s, weights) for y, s in classes]))
         order, ends = ranked(y_true, score)
-        mass = np.ones(len(y_true)) if weights is None else weights
-        above = np.cumsum(mass[order] * y_true[order])[ends]
-        return float(curve(above, np.cumsum(mass[order])[ends] - above))
+        positive = y_true[order]
+        if weights is None:
+            total = ends + 1.0
+        else:
+            mass = weights[order]
+            positive *= mass
+            total = np.cumsum(mass, out=mass)[ends]
+        above = np.cumsum(positive, out=positive)[ends]
+        return float(curve(above, total - above))
 
-    return Metric(name, function, curve=curve, task="binary", support=support)
+    return Metric(name, function, curve=curve, task="binary", **fields)
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
@@ -213,10 +237,57 @@ def _average_precision(true: Floats, false: Floats) -> Floats:
     return area
 
 
+def _precision_at(rows: float) -> Metric:
+    """Tied rows at the cut count in proportion, as if they came in random order."""
+
+    def curve(true: Floats, false: Floats) -> Floats:
+        total = true + false
+        size = total[..., -1:]
+        k = rows * size if rows < 1 else np.minimum(rows, size)
+        cut = np.minimum((total < k).sum(axis=-1, keepdims=True), total.shape[-1] - 1)
+        above, found = (np.take_along_axis(x, cut, -1) for x in (total, true))
+        before = np.maximum(cut - 1, 0)
+        less, fewer = (np.take_along_axis(x, before, -1) * (cut > 0) for x in (total, true))
+        value: Floats = (fewer + (found - fewer) * _divide(k - less, above - less)) / k
+        return value[..., 0]
+
+    def looked_at(y_true: Floats, score: Floats) -> npt.NDArray[np.bool_]:
+        k = int(np.ceil(rows * len(score) if rows < 1 else min(rows, len(score))))
+        return score >= np.partition(score, -k)[-k]
+
+    return _of_curve("precision_at", curve, support=looked_at)
+
+
+def _recall_at_precision(precision: float) -> Metric:
+    """The largest recall of a threshold that has the precision; zero where none has."""
+
+    def curve(true: Floats, false: Floats) -> Floats:
+        kept = _divide(true, true + false) >= precision
+        with np.errstate(invalid="ignore"):
+            best: Floats = np.where(kept, true, 0.0).max(axis=-1) / true[..., -1]
+        return best
+
+    return _of_curve("recall_at_precision", curve, support=_positives)
+
+
+def _of_truth(y_true: Floats, score: Floats) -> Floats:
+    """The probability given to what came true."""
+    if score.ndim == 1:
+        return np.where(y_true == 1, score, 1 - score)
+    return np.take_along_axis(score, y_true.astype(np.intp)[:, None], 1)[:, 0]
+
+
 def _log_loss(y_true: Floats, score: Floats) -> Floats:
     tiny = np.finfo(np.float64).eps
-    p = np.clip(score, tiny, 1 - tiny)
-    return -np.log(np.where(y_true == 1, p, 1 - p))
+    return -np.log(np.clip(_of_truth(y_true, score), tiny, 1 - tiny))
+
+
+def _brier(y_true: Floats, score: Floats) -> Floats:
+    """Half the usual sum over classes when there are two, as scikit-learn has it."""
+    if score.ndim == 1:
+        return _squared_error(y_true, score)
+    value: Floats = 1 - 2 * _of_truth(y_true, score) + np.einsum("ij,ij->i", score, score)
+    return value
 
 
 def _squared_error(y_true: Floats, score: Floats) -> Floats:
@@ -227,12 +298,22 @@ def _absolute_error(y_true: Floats, score: Floats) -> Floats:
     return np.abs(y_true - score)
 
 
+def _pinball(quantile: float) -> Metric:
+    def loss(y_true: Floats, score: Floats) -> Floats:
+        over = y_true - score
+        return np.maximum(quantile * over, (quantile - 1) * over)
+
+    return _of_rows("pinball", loss, False, "quantile")
+
+
 def _rarer_class(y_true: Floats, score: Floats) -> npt.NDArray[np.bool_]:
+    if score.ndim == 2:
+        return np.ones(len(y_true), dtype=bool)
     return np.equal(y_true, float(y_true.mean() <= 0.5))
 
 
 def _positives(y_true: Floats, score: Floats) -> npt.NDArray[np.bool_]:
-    return np.equal(y_true, 1)
+    return np.ones(len(y_true), dtype=bool) if score.ndim == 2 else np.equal(y_true, 1)
 
 
 def bins(score: Floats, count: int = ECE_BINS) -> npt.NDArray[np.intp]:
@@ -242,10 +323,9 @@ def bins(score: Floats, count: int = ECE_BINS) -> npt.NDArray[np.intp]:
     return found
 
 
-def _ece_columns(y_true: Floats, score: Floats) -> Floats:
-    columns = np.zeros((len(score), ECE_BINS))
-    columns[np.arange(len(score)), bins(score)] = y_true - score
-    return columns
+def _ece_columns(y_true: Floats, score: Floats) -> Iterator[Floats]:
+    found, gap = bins(score), y_true - score
+    return (np.where(found == number, gap, 0.0) for number in range(ECE_BINS))
 
 
 def _ece_value(total: Floats) -> Floats:
@@ -254,18 +334,14 @@ def _ece_value(total: Floats) -> Floats:
     return value
 
 
-def _rmse_columns(y_true: Floats, score: Floats) -> Floats:
-    return _squared_error(y_true, score)[:, None]
-
-
 def _rmse_value(total: Floats) -> Floats:
     value: Floats = np.sqrt(total[..., 0] / total[..., 1])
     return value
 
 
-def _r2_columns(y_true: Floats, score: Floats) -> Floats:
+def _r2_columns(y_true: Floats, score: Floats) -> Iterator[Floats]:
     centred = y_true - y_true.mean()  # any constant will do; this one keeps the digits
-    return np.column_stack([(y_true - score) ** 2, centred, centred**2])
+    yield from ((y_true - score) ** 2, centred, centred**2)
 
 
 def _r2_value(total: Floats) -> Floats:
@@ -277,56 +353,82 @@ def _r2_value(total: Floats) -> Floats:
 
 def _accuracy(threshold: float) -> Metric:
     def right(y_true: Floats, score: Floats) -> Floats:
-        wrong = np.abs((score >= threshold) - y_true)
-        return 1.0 - wrong
+        called = score >= threshold if score.ndim == 1 else score.argmax(axis=1)
+        return np.equal(called, y_true).astype(np.float64)
 
-    return _of_rows("accuracy", right, True, "binary")
+    return _of_rows("accuracy", right, True, "binary", multiclass=True)
 
 
-def _counts(threshold: float) -> RowFunction:
-    """Columns: found positives, called positives, positives."""
+def _of_counts(
+    name: str, threshold: float, value: Callable[[Floats, Floats, Floats], Floats], support: Any
+) -> Metric:
+    """From found positives, called positives and positives of each class; a mean over classes."""
 
-    def columns(y_true: Floats, score: Floats) -> Floats:
-        called = (score >= threshold).astype(np.float64)
-        return np.column_stack([called * y_true, called, y_true])
+    def columns(y_true: Floats, score: Floats) -> Iterator[Floats]:
+        best = score.argmax(axis=1) if score.ndim == 2 else None
+        sides = [(y_true, score >= threshold)] if best is None else one_vs_rest(y_true, score)
+        for number, (positive, chosen) in enumerate(sides):
+            called = (chosen if best is None else best == number).astype(np.float64)
+            yield from (called * positive, called, positive)
 
-    return columns
+    def macro(total: Floats) -> Floats:
+        counts = total[..., :-1].reshape(*total.shape[:-1], -1, 3)
+        mean: Floats = value(counts[..., 0], counts[..., 1], counts[..., 2]).mean(axis=-1)
+        return mean
+
+    return _of_sums(name, Sums(columns, macro), True, "binary", support=support, multiclass=True)
 
 
 def _recall(threshold: float) -> Metric:
-    sums = Sums(_counts(threshold), lambda t: _divide(t[..., 0], t[..., 2]))
-    return _of_sums("recall", sums, True, "binary", _positives)
+    return _of_counts("recall", threshold, lambda tp, called, p: _divide(tp, p), _positives)
 
 
 def _precision(threshold: float) -> Metric:
-    sums = Sums(_counts(threshold), lambda t: _divide(t[..., 0], t[..., 1]))
-    return _of_sums("precision", sums, True, "binary", lambda y, s: s >= threshold)
+    def called(y_true: Floats, score: Floats) -> npt.NDArray[np.bool_]:
+        return score >= threshold if score.ndim == 1 else np.ones(len(y_true), dtype=bool)
+
+    return _of_counts("precision", threshold, lambda tp, called, p: _divide(tp, called), called)
 
 
 def _f1(threshold: float) -> Metric:
-    sums = Sums(_counts(threshold), lambda t: _divide(2 * t[..., 0], t[..., 1] + t[..., 2]))
-    return _of_sums("f1", sums, True, "binary", _positives)
+    return _of_counts(
+        "f1", threshold, lambda tp, called, p: _divide(2 * tp, called + p), _positives
+    )
 
 
-_AT_THRESHOLD: Mapping[str, Callable[[float], Metric]] = MappingProxyType(
-    {"accuracy": _accuracy, "f1": _f1, "recall": _recall, "precision": _precision}
+# What takes a number in its name, and how it is built from it.
+_AT: Mapping[str, Callable[[float], Metric]] = MappingProxyType(
+    {
+        "accuracy": _accuracy,
+        "f1": _f1,
+        "recall": _recall,
+        "precision": _precision,
+        "precision_at": _precision_at,
+        "recall_at_precision": _recall_at_precision,
+        "pinball": _pinball,
+    }
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            _of_curve("roc_auc", _roc_auc, _rarer_class),
-            _of_curve("average_precision", _average_precision, _positives),
-            _of_rows("log_loss", _log_loss, False, "binary", True),
-            _of_rows("brier", _squared_error, False, "binary", True),
-            *(build(0.5) for build in _AT_THRESHOLD.values()),
-            replace(
-                _of_sums("ece", Sums(_ece_columns, _ece_value), False, "binary"),
+            _of_curve("roc_auc", _roc_auc, support=_rarer_class, multiclass=True),
+            _of_curve("average_precision", _average_precision, support=_positives, multiclass=True),
+            _of_rows("log_loss", _log_loss, False, "binary", probability=True, multiclass=True),
+            _of_rows("brier", _brier, False, "binary", probability=True, multiclass=True),
+            *(build(0.1 if name == "precision_at" else 0.5) for name, build in _AT.items()),
+            _of_sums(
+                "ece",
+                Sums(_ece_columns, _ece_value),
+                False,
+                "binary",
                 probability=True,
                 lowest=0.0,
             ),
-            _of_sums("rmse", Sums(_rmse_columns, _rmse_value), False, "regression"),
+            _of_sums(
+                "rmse", Sums(lambda y, s: [_squared_error(y, s)], _rmse_value), False, "regression"
+            ),
             _of_rows("mae", _absolute_error, False, "regression"),
             _of_rows("mse", _squared_error, False, "regression"),
             _of_sums("r2", Sums(_r2_columns, _r2_value), True, "regression"),

@@ -1,16 +1,18 @@
 """Pictures of an evaluation as PNG bytes: small, on white, the same bytes for the same numbers.
 
-Each takes `y_true` (rows,) and `scores`, model name to array (rows,). Drawn with matplotlib's
-object interface, never pyplot: no global state, no window.
+Those of `plots` take `y_true` (rows,) and `scores`, model name to array (rows,); `slice_forest` and
+`metric_history` draw what was recorded. Drawn with matplotlib's object interface, never pyplot: no
+global state, no window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from mlct.evaluation.estimate import placements
+from mlct.evaluation.guardrail.slices import SliceTable
 from mlct.evaluation.holdout import check_metric, check_score, holdout
 from mlct.evaluation.metric import METRICS, Floats, bins
 
@@ -21,13 +23,17 @@ _STYLES = {
     "baseline": ("#7f7f7f", ":"),
 }
 _OTHERS = (("#009e73", "-."), ("#cc79a7", "-"), ("#56b4e9", "--"), ("#000000", ":"))
+_WORSE = "#c1272d"
 _POINTS = 400  # of a curve: more cannot be seen
+_SLICES = 20  # of a forest: more cannot be read
 
 
 def plots(task: str, y_true: Any, scores: Mapping[str, Any]) -> dict[str, bytes]:
-    """All pictures of a task, name to PNG."""
-    binary = task == "binary"
-    chosen = (roc, calibration, score_distribution) if binary else (predicted_actual, residuals)
+    """All pictures of a task, name to PNG; several classes have none yet."""
+    if task == "multiclass":
+        return {}
+    of_classes = (roc, precision_recall, calibration, score_distribution)
+    chosen = of_classes if task == "binary" else (predicted_actual, residuals)
     return {draw.__name__: draw(y_true, scores) for draw in chosen}
 
 
@@ -53,6 +59,36 @@ def roc(y_true: Any, scores: Mapping[str, Any]) -> bytes:
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def precision_recall(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """Precision against recall, with the average precision of each model in the legend."""
+    rows, checked = _checked(y_true, scores, "average_precision")
+    figure, axes = _canvas("Precision and recall", "Recall", "Precision")
+    share = float(rows.mass @ rows.y_true / rows.mass.sum())
+    axes.axhline(share, color="#bbbbbb", linewidth=0.8)
+    # The first few rows are all noise: they would fill the picture with spikes.
+    least = max(10, rows.rows // 1000)
+    for name, (colour, line), score in _styled(checked):
+        order = np.argsort(-score)
+        ends = np.append(np.flatnonzero(np.diff(score[order])), rows.rows - 1)
+        true = np.cumsum((rows.mass * rows.y_true)[order])[ends]
+        precision = true / np.cumsum(rows.mass[order])[ends]
+        enough = np.flatnonzero(ends + 1 >= min(least, rows.rows))
+        shown = enough[np.unique(np.linspace(0, len(enough) - 1, _POINTS).astype(int))]
+        average = METRICS["average_precision"](rows.y_true, score)
+        axes.plot(
+            true[shown] / true[-1],
+            precision[shown],
+            color=colour,
+            linestyle=line,
+            linewidth=1.6,
+            marker="o" if len(shown) == 1 else None,
+            label=f"{name}  AP {average:.3f}",
+        )
+    axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
+    axes.legend(loc="upper right", frameon=False)
     return _png(figure)
 
 
@@ -135,6 +171,59 @@ def residuals(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.margins(y=0.25)  # room for the legend
     axes.legend(loc="upper right", frameon=False)
+    return _png(figure)
+
+
+def slice_forest(table: SliceTable, *, fdr: float = 0.05) -> bytes:
+    """Every slice against the champion, the worst on top; red: shown to be worse.
+
+    Left of the dotted line a slice is worse by more than the margin that is allowed. Of many
+    slices the 20 most doubtful are drawn.
+    """
+    drawn = table.slices[:_SLICES]
+    bad = {s.name for s in table.regressions(fdr)}
+    figure, axes = _canvas(f"{table.metric} by slice", "Challenger better by", "")
+    figure.set_size_inches(5.6, 1.3 + 0.24 * max(len(drawn), 3))
+    axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    if table.margin:
+        axes.axvline(-table.margin, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=0)
+    for height, found in enumerate(drawn):
+        colour = _WORSE if found.name in bad else _STYLES["challenger"][0]
+        ends = [x if np.isfinite(x) else found.delta for x in (found.lower, found.upper)]
+        axes.plot(ends, [height, height], color=colour, linewidth=1.2)
+        axes.plot([found.delta], [height], color=colour, marker="o", markersize=4)
+    names = [f"{s.name}  ({s.rows:,})" for s in drawn]
+    axes.set_yticks(range(len(drawn)), names, fontsize=8)
+    axes.set_ylim(max(len(drawn), 1) - 0.4, -0.6)
+    if len(table.slices) > len(drawn):
+        axes.set_title(f"{table.metric} by slice: {len(drawn)} of {len(table.slices)}", fontsize=11)
+    return _png(figure)
+
+
+def metric_history(
+    metric: str, values: Mapping[int, float], *, live: Collection[int] = (), margin: float = 0.0
+) -> bytes:
+    """One metric over the versions of a model; filled: versions that were in Production.
+
+    `values` maps version to value; `margin` is the half width of an uncertainty band, 0 for none.
+    """
+    known = {v: value for v, value in sorted(values.items()) if np.isfinite(value)}
+    figure, axes = _canvas(f"{metric} over versions", "Version", metric)
+    at, seen = list(known), list(known.values())
+    colour = _STYLES["challenger"][0]
+    axes.plot(at, seen, color=colour, linewidth=1.2, alpha=0.6)
+    if margin:
+        axes.errorbar(at, seen, yerr=margin, fmt="none", ecolor=colour, elinewidth=0.8)
+    for filled, label in ((True, "was live"), (False, "was not")):
+        some = [v for v in at if (v in live) == filled]
+        face = colour if filled else "white"
+        axes.plot(
+            some, [known[v] for v in some], "o", color=colour, markerfacecolor=face, label=label
+        )
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.25)
+    if at:
+        axes.legend(loc="lower right", frameon=False)
     return _png(figure)
 
 

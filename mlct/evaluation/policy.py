@@ -1,205 +1,241 @@
 """What a challenger must show before people are asked to approve it: rules, checked when declared.
 
-Comparisons are paired and one-sided at each rule's `confidence`. Guardrails are not corrected for
-their number: all of them must pass (an intersection-union test).
+One primary rule is enough to promote; with several each is held to Holm's correction (1979), so
+that more ways to win are no more ways to win by luck. Guardrails are not corrected for their
+number: all of them must pass (an intersection-union test).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from math import isfinite
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from mlct.errors import SpecError
-from mlct.evaluation.metric import METRICS, Metric, with_threshold
+from mlct.evaluation.metric import METRICS
 from mlct.evaluation.metric import metric as find_metric
+from mlct.evaluation.rule import (
+    RULES,
+    GroupGap,
+    Guardrail,
+    Limit,
+    NonInferiority,
+    Ratio,
+    ReplaceWhenStale,
+    SliceRegression,
+    Superiority,
+    refuse,
+)
+
+__all__ = [
+    "GatePolicy",
+    "GroupGap",
+    "Guardrail",
+    "Limit",
+    "NonInferiority",
+    "Ratio",
+    "ReplaceWhenStale",
+    "SliceRegression",
+    "Superiority",
+]
 
 FORMAT = "mlct.gate_policy/v1"
-
-
-class _Rule:
-    __slots__ = ()
-    kind: ClassVar[str]
-    metric: str | Metric
-    confidence: float
-    threshold: float | None
-
-    @property
-    def name(self) -> str:
-        """The metric's name, with its threshold where one is set: `recall@0.3`."""
-        return _metric_name(self)
-
-    @property
-    def of_metric(self) -> Metric:
-        """The metric, at the rule's threshold."""
-        return find_metric(with_threshold(self.metric, self.threshold))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The rule as plain JSON values; unset fields are left out."""
-        rule: Any = self
-        values = {field.name: getattr(rule, field.name) for field in fields(rule)}
-        if isinstance(self.metric, Metric):
-            values["metric"] = self.metric.name
-        return {"rule": self.kind} | {k: v for k, v in values.items() if v is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Superiority(_Rule):
-    """The challenger is better than the champion by more than `min_effect`.
-
-    >>> Superiority("roc_auc", min_effect=0.002, confidence=0.95).name
-    'roc_auc'
-    """
-
-    kind: ClassVar[str] = "superiority"
-    metric: str | Metric
-    min_effect: float = 0.0
-    confidence: float = 0.95
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_metric(self)
-        _check_number(self, "min_effect", 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class NonInferiority(_Rule):
-    """The challenger is worse than the champion by less than `margin`."""
-
-    kind: ClassVar[str] = "non_inferiority"
-    metric: str | Metric
-    margin: float
-    confidence: float = 0.95
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_metric(self)
-        _check_number(self, "margin", 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Limit(_Rule):
-    """The challenger's metric or measured value stays inside `min` and `max`, both included.
-
-    A known metric is judged on its interval; a measured value that has none on the value.
-    """
-
-    kind: ClassVar[str] = "limit"
-    metric: str | Metric
-    min: float | None = None
-    max: float | None = None
-    confidence: float = 0.95
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.metric, str | Metric) or not self.metric:
-            raise _refuse(self, "metric", "a metric, or the name of a measured value")
-        if self.is_metric:
-            _check_metric(self)
-        _check_confidence(self)
-        if self.min is None and self.max is None:
-            raise _refuse(self, "max", "a number for min, for max, or for both")
-        for field in ("min", "max"):
-            if getattr(self, field) is not None:
-                _check_number(self, field, float("-inf"))
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise _refuse(self, "min", f"at most max, {self.max!r}")
-
-    @property
-    def is_metric(self) -> bool:
-        """Whether it limits a metric of the holdout, rather than a value measured elsewhere."""
-        if isinstance(self.metric, Metric) or self.threshold is not None:
-            return True
-        return self.metric.partition("@")[0] in METRICS
-
-
-@dataclass(frozen=True, slots=True)
-class GroupGap(_Rule):
-    """The metric differs between any two groups of the column `by` by at most `max`."""
-
-    kind: ClassVar[str] = "group_gap"
-    metric: str | Metric
-    by: str
-    max: float
-    confidence: float = 0.95
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_metric(self)
-        if not isinstance(self.by, str) or not self.by:
-            raise _refuse(self, "by", "the name of a column")
-        _check_number(self, "max", 0.0)
-
-    @property
-    def name(self) -> str:
-        """`recall by carrier`."""
-        return f"{_metric_name(self)} by {self.by}"
-
-
-Guardrail = NonInferiority | Limit | GroupGap
-_RULES: dict[str, Any] = {r.kind: r for r in (Superiority, NonInferiority, Limit, GroupGap)}
+FEATURE_AUC = 0.98
 _SIZES = ("min_rows", "min_clusters", "min_positives", "min_group")
+_MLFLOW = ("min_absolute_change", "min_relative_change", "greater_is_better", "higher_is_better")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatePolicy:
-    """One primary rule, guardrails, and how much evidence is enough to judge at all.
+    """Primary rules, guardrails, and how much evidence is enough to judge at all.
 
     With fewer than `min_rows` rows, `min_clusters` clusters (where clusters are used) or
     `min_positives` positives (binary tasks) nothing passes. Groups with fewer than `min_group`
     rows in the metric's denominator (recall: positives) are named but not judged. What a rule
-    needs and nobody measured is `on_missing`: "fail" or "inconclusive".
+    needs and nobody measured is `on_missing`: "fail" or "inconclusive". `max_feature_auc` is how
+    well a single feature may tell the label before it is suspected of leaking it.
     """
 
-    primary: Superiority
+    primary: Any  # a Superiority, or several: `primaries` has them as a tuple
     guardrails: Sequence[Guardrail] = ()
+    stale: ReplaceWhenStale | None = None
     min_rows: int = 100
     min_clusters: int = 10
     min_positives: int = 30
     min_group: int = 100
     on_missing: str = "fail"
+    max_feature_auc: float = FEATURE_AUC
 
     def __post_init__(self) -> None:
-        if not isinstance(self.primary, Superiority):
-            raise _refuse(self, "primary", "a Superiority(metric, min_effect=, confidence=)")
+        self._check_primary()
         if not isinstance(self.guardrails, list | tuple) or not all(
             isinstance(rule, Guardrail) for rule in self.guardrails
         ):
-            raise _refuse(self, "guardrails", "a list of NonInferiority, Limit and GroupGap")
+            expected = "a list of NonInferiority, Limit, Ratio, GroupGap and SliceRegression"
+            raise refuse(self, "guardrails", expected)
         object.__setattr__(self, "guardrails", tuple(self.guardrails))
+        named = [(rule.kind, rule.name) for rule in self.guardrails]
+        if len(set(named)) < len(named):
+            raise refuse(self, "guardrails", "at most one rule of a kind for a metric")
+        if self.stale is not None and not isinstance(self.stale, ReplaceWhenStale):
+            raise refuse(self, "stale", "a ReplaceWhenStale(after=, margin=), or None")
+        if self.stale is not None and self.stale.metric is None and len(self.primaries) > 1:
+            raise refuse(self, "stale", "its metric= named, as there are several primary rules")
         for field in _SIZES:
             size = getattr(self, field)
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-                raise _refuse(self, field, "a whole number >= 0")
+                raise refuse(self, field, "a whole number >= 0")
         if self.on_missing not in ("fail", "inconclusive"):
-            raise _refuse(self, "on_missing", '"fail" or "inconclusive"')
+            raise refuse(self, "on_missing", '"fail" or "inconclusive"')
+        most = self.max_feature_auc
+        if isinstance(most, bool) or not isinstance(most, int | float) or not 0.5 < most <= 1:
+            raise refuse(self, "max_feature_auc", "a number above 0.5 and at most 1 (never)")
+
+    def _check_primary(self) -> None:
+        several = self.primary
+        if isinstance(several, list | tuple) and len(several) == 1:
+            object.__setattr__(self, "primary", several[0])
+        elif isinstance(several, list | tuple):
+            object.__setattr__(self, "primary", tuple(several))
+        rules = self.primaries
+        if not rules or not all(isinstance(rule, Superiority) for rule in rules):
+            expected = "a Superiority(metric, min_effect=, confidence=), or a list of them"
+            raise refuse(self, "primary", expected)
+        if len({rule.name for rule in rules}) < len(rules):
+            raise refuse(self, "primary", "each metric once")
+        if len({rule.confidence for rule in rules}) > 1:
+            raise refuse(self, "primary", "the same confidence in all of them: they share it")
+
+    @property
+    def primaries(self) -> tuple[Superiority, ...]:
+        """The primary rules, one or several."""
+        found: Any = self.primary
+        return found if isinstance(found, tuple) else (found,)
+
+    @property
+    def stale_rule(self) -> ReplaceWhenStale | None:
+        """The staleness rule on its metric, None where the policy has none."""
+        return None if self.stale is None else self.stale.on(self.primaries[0])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rules group by: an evaluation needs them in `groups`."""
+        named = [
+            column
+            for rule in self.guardrails
+            if isinstance(rule, GroupGap | SliceRegression)
+            for column in rule.columns
+        ]
+        return tuple(dict.fromkeys(named))
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as plain JSON values, for digests and records."""
-        return {
+        several = isinstance(self.primary, tuple)
+        rules = [rule.to_dict() for rule in self.primaries]
+        values: dict[str, Any] = {
             "format": FORMAT,
-            "primary": self.primary.to_dict(),
+            "primary": rules if several else rules[0],
             "guardrails": [rule.to_dict() for rule in self.guardrails],
             **{field: getattr(self, field) for field in (*_SIZES, "on_missing")},
         }
+        # Left out where unset, so that a policy keeps the digest it had before there were these.
+        if self.stale is not None:
+            values["stale"] = self.stale.to_dict()
+        if self.max_feature_auc != FEATURE_AUC:
+            values["max_feature_auc"] = self.max_feature_auc
+        return values
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` wrote; metrics must be known by name."""
-        if (found := record.get("format")) != FORMAT:
+        """Read what `to_dict` wrote, or YAML; metrics must be known by name.
+
+        A rule in MLflow's words (`threshold`, `min_absolute_change`, `greater_is_better`) becomes
+        the rules that say the same; `min_relative_change` is refused.
+
+        >>> said = {"metric": "roc_auc", "min_absolute_change": 0.002, "greater_is_better": True}
+        >>> GatePolicy.from_dict({"primary": said}).primary
+        Superiority(metric='roc_auc', min_effect=0.002, confidence=0.95, threshold=None)
+        """
+        if (found := record.get("format", FORMAT)) != FORMAT:
             raise SpecError(f"the gate policy's format is {found!r}", expected=FORMAT)
         values = {key: value for key, value in record.items() if key != "format"}
-        values["primary"] = _rule(values.get("primary"))
-        values["guardrails"] = [_rule(rule) for rule in values.get("guardrails", ())]
+        primary = values.get("primary")
+        several = primary if isinstance(primary, list | tuple) else [primary]
+        rules, limits = [], []
+        for said in several:
+            first, *more = _read(said, primary=True)
+            rules.append(first)
+            limits += more
+        values["primary"] = rules
+        values["guardrails"] = [
+            *(rule for said in values.get("guardrails", ()) for rule in _read(said)),
+            *limits,
+        ]
+        if values.get("stale") is not None:
+            stale = dict(values["stale"])
+            if stale.pop("rule", ReplaceWhenStale.kind) != ReplaceWhenStale.kind:
+                raise SpecError(f"stale is {values['stale']!r}", expected="after, margin")
+            values["stale"] = _construct(ReplaceWhenStale, stale)
         policy: Self = _construct(cls, values)
         return policy
 
 
-def _rule(record: Any) -> Any:
-    values = dict(record) if isinstance(record, Mapping) else {}
-    rule = _RULES.get(values.pop("rule", ""))
+def _read(said: Any, *, primary: bool = False) -> list[Any]:
+    """The rules that one entry of a policy's record stands for."""
+    values = dict(said) if isinstance(said, Mapping) else {}
+    if "rule" not in values and (set(values) & {*_MLFLOW, "threshold"}):
+        return _from_mlflow(values, primary)
+    kind = values.pop("rule", Superiority.kind if primary and values else "")
+    rule = RULES.get(kind)
     if rule is None:
-        raise SpecError(f"a rule of the gate is {record!r}", expected=f"rule: {', '.join(_RULES)}")
-    return _construct(rule, values)
+        raise SpecError(f"a rule of the gate is {said!r}", expected=f"rule: {', '.join(RULES)}")
+    return [_construct(rule, values)]
+
+
+def _from_mlflow(values: dict[str, Any], primary: bool) -> list[Any]:
+    """MLflow's MetricThreshold: a value to reach and a change over the champion's."""
+    name = values.pop("metric", None)
+    if "min_relative_change" in values:
+        raise SpecError(
+            f"min_relative_change is asked of {name}",
+            expected="min_absolute_change, in the metric's own units",
+            fix="A share of the champion's value moves with the noise of that value: write the "
+            "improvement that is worth a release as a number",
+        )
+    if not any(word in values for word in _MLFLOW):
+        raise SpecError(
+            f"threshold is given for {name} without saying which kind is meant",
+            expected="rule: limit with min or max for a value to reach, or rule: superiority with "
+            "threshold for the score above which a row is called positive",
+        )
+    directions = {bool(values.pop(w)) for w in _MLFLOW[2:] if w in values}
+    value, change = values.pop("threshold", None), values.pop("min_absolute_change", None)
+    if values or len(directions) > 1:
+        raise SpecError(
+            f"MLflow's words for {name} come with {', '.join(values) or 'two directions'}",
+            expected="metric, threshold, min_absolute_change, greater_is_better",
+        )
+    known = isinstance(name, str) and name.partition("@")[0] in METRICS
+    bigger = find_metric(name).bigger_is_better if known else None
+    if known and directions - {bigger}:
+        raise SpecError(
+            f"greater_is_better is {not bigger} for {name}",
+            expected=f"{bigger}, as the metric itself has it, or leave it out",
+        )
+    bigger = bigger if known else next(iter(directions), None)
+    rules: list[Any] = []
+    if primary:
+        rules.append(Superiority(name, min_effect=0.0 if change is None else change))
+    elif change is not None:
+        raise SpecError(
+            f"min_absolute_change makes the guardrail {name} an improvement to show",
+            expected="rule: non_inferiority with margin, or the metric under primary",
+        )
+    if value is not None and bigger is None:
+        raise SpecError(f"{name} has no direction", expected="greater_is_better: true or false")
+    if value is not None:
+        rules.append(Limit(name, min=value) if bigger else Limit(name, max=value))
+    if not rules:
+        raise SpecError(f"{name} asks for nothing", expected="threshold, a value to reach")
+    return rules
 
 
 def _construct(kind: Any, values: Mapping[str, Any]) -> Any:
@@ -210,37 +246,3 @@ def _construct(kind: Any, values: Mapping[str, Any]) -> Any:
     if absent := [name for name in required if name not in values]:
         raise SpecError(f"{kind.__name__} has no {', '.join(absent)}", expected=", ".join(known))
     return kind(**values)
-
-
-def _metric_name(rule: _Rule) -> str:
-    named = with_threshold(rule.metric, rule.threshold)
-    return named if isinstance(named, str) else named.name
-
-
-def _refuse(rule: object, field: str, expected: str) -> SpecError:
-    name = f"{type(rule).__name__}.{field}"
-    return SpecError(f"{name} is {getattr(rule, field)!r}", expected=expected, field=name)
-
-
-def _check_number(rule: object, field: str, least: float) -> None:
-    value = getattr(rule, field)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not isfinite(value) or value < least:
-        raise _refuse(rule, field, "a finite number" + (" >= 0" if least == 0 else ""))
-
-
-def _check_confidence(rule: _Rule) -> None:
-    value = rule.confidence
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value < 1:
-        raise _refuse(rule, "confidence", "a number from 0.5 to below 1, such as 0.95")
-
-
-def _check_metric(rule: _Rule) -> None:
-    try:
-        find_metric(with_threshold(rule.metric, rule.threshold))
-    except SpecError as error:
-        name = f"{type(rule).__name__}.{'metric' if rule.threshold is None else 'threshold'}"
-        raise SpecError(
-            f"{name}: {error.found}", expected=error.expected, fix=error.fix, field=name
-        ) from error
-    _check_confidence(rule)

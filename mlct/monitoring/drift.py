@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlct.data.snapshot import stored_type
+from mlct.training.fit import column_kind
+
 _TOP = 49
 
 
@@ -14,29 +17,28 @@ def population_stability(
 ) -> dict[str, float]:
     """Population stability index (PSI) of each column, a symmetric divergence of binned shares.
 
-    Numbers fall into `bins` reference quantiles, strings into the 49 most frequent reference values
-    and the rest; missing values have a bin of their own. Shares are smoothed by half a count
-    ((c + 0.5) / (n + 0.5 B)), so that an empty bin is finite; without drift the index is about
-    (B - 1)(1/n + 1/m) (Yurdakul 2018). A column that is missing or of another kind is infinite.
+    Numbers fall into `bins` reference quantiles, where a value that spans several has a bin of its
+    own; strings into the 49 most frequent reference values and the rest; missing values have a bin
+    of their own. Over the B bins that hold a row, shares are smoothed by half a count
+    ((c + 0.5) / (n + 0.5 B)), so that a bin empty on one side is finite; without drift the index is
+    about (B - 1)(1/n + 1/m) (Yurdakul 2018). A column that is missing or of another kind is
+    infinite.
     """
     return {name: _index(reference, current, name, bins) for name in columns}
 
 
 def _index(reference: pa.Table, current: pa.Table, name: str, bins: int) -> float:
-    if name not in current.column_names:
+    if name not in reference.column_names or name not in current.column_names:
         return float("inf")
     old, new = reference[name], current[name]
-    text = _is_text(old.type)
-    if text != _is_text(new.type) and not pa.types.is_null(new.type):
+    kinds = {column_kind(old.type), column_kind(new.type)} - {"missing"}
+    if len(kinds) > 1 or None in kinds:
         return float("inf")
-    counts = _categories(old, new) if text else _quantiles(old, new, bins)
-    a, b = ((c + 0.5) / (c.sum() + 0.5 * len(c)) for c in counts)
+    old, new = (pc.cast(c, stored_type(c.type)) for c in (old, new))
+    counts = _categories(old, new) if kinds == {"category"} else _quantiles(old, new, bins)
+    held = counts[0] + counts[1] > 0
+    a, b = ((c[held] + 0.5) / (c.sum() + 0.5 * held.sum()) for c in counts)
     return float(np.sum((b - a) * np.log(b / a)))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
 def _categories(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,11 +57,8 @@ def _categories(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[np.ndarray,
 def _quantiles(
     old: pa.ChunkedArray, new: pa.ChunkedArray, bins: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    a, b = (pc.cast(c, pa.float64()).to_numpy() for c in (old, new))
-    known = a[~np.isnan(a)]
-    inner = np.linspace(0, 1, bins + 1)[1:-1]
-    # Ties give equal edges; merged, the realised number of bins counts.
-    edges = np.unique(np.quantile(known, inner)) if len(known) else np.array([])
+    a, b = (pc.cast(c, pa.float64(), safe=False).to_numpy() for c in (old, new))
+    edges = _edges(a[~np.isnan(a)], bins)
 
     def count(values: np.ndarray) -> np.ndarray:
         missing = np.isnan(values)
@@ -67,3 +66,15 @@ def _quantiles(
         return np.bincount(code, minlength=len(edges) + 2)
 
     return count(a), count(b)
+
+
+def _edges(known: np.ndarray, bins: int) -> np.ndarray:
+    """Where bins begin: the inner quantiles, and just above each value that spans several."""
+    if not len(known):
+        return np.array([])
+    # Of the values themselves: between two infinities there is nothing.
+    quantiles = np.quantile(known, np.linspace(0, 1, bins + 1), method="lower")
+    values, times = np.unique(quantiles, return_counts=True)
+    # Else a constant that grows, or a flag that comes up, would stay in its bin.
+    above = np.nextafter(values[times > 1], np.inf)
+    return np.unique(np.concatenate([quantiles[1:-1], above]))

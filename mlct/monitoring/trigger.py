@@ -37,7 +37,9 @@ class RetrainPolicy:
                 f"RetrainPolicy asks for {self.breaches!r} breaches of {self.of!r} windows",
                 expected="whole numbers with 1 <= breaches <= of",
             )
-        if self.schedule is not None and len(str(self.schedule).split()) not in (1, 5):
+        if self.schedule is not None and not re.fullmatch(
+            r"@[a-z]+|\S+(\s+\S+){4}", str(self.schedule)
+        ):
             raise SpecError(
                 f"RetrainPolicy.schedule is {self.schedule!r}", expected="a cron line, or '@daily'"
             )
@@ -49,7 +51,7 @@ class RetrainPolicy:
     def allowance(self) -> tuple[int, timedelta]:
         """The budget as `(retrains, period)`."""
         match = re.fullmatch(r"(\d+)/(\d+[smhdw])", str(self.budget))
-        if not match or not int(match[1]):
+        if not match or not int(match[1]) or not int(match[2][:-1]):
             raise SpecError(
                 f"RetrainPolicy.budget is {self.budget!r}", expected="a form such as '4/30d'"
             )

@@ -5,10 +5,13 @@ learner's own data file (LightGBM text, or skops). Neither can run code of its o
 skops types come from `TRUSTED` and the caller, never from the file.
 """
 
+import inspect
 import json
 import os
+import pydoc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlct.data.digest import canonical, digest, sha256
-from mlct.data.snapshot import Store
+from mlct.data.snapshot import Store, stored_type
 from mlct.errors import DataError, TrainingError
 
 FORMAT = "mlct.model/v1"
 SERVING = "serving.json"
-#: Packages whose types a model file may name; anything else must be in the spec's trusted_types.
+#: Packages whose classes a model file may name, and whose functions; anything else must be in the
+#: spec's trusted_types. Not all functions: numpy has one that runs the text that it is given.
 TRUSTED = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "collections.OrderedDict")
+TRUSTED_FUNCTIONS = ("sklearn.metrics.",)
+
+_OBJECTIVES = (None, "binary", "cross_entropy", "xentropy")
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -52,16 +59,25 @@ class Model:
         if self.kind == "lightgbm":
             return _floats(self.learner.predict(encode(rows, self.features), num_threads=1))
         frame = _frame(rows, self.features)
+        if frame.empty:  # scikit-learn refuses it
+            return np.empty(0)
         if self.task == "binary":
             return _floats(self.learner.predict_proba(frame)[:, 1])
         return _floats(self.learner.predict(frame))
 
     def score_row(self, row: Mapping[str, Any]) -> float:
-        """Score of one row given as a mapping: the online path, without Arrow for LightGBM."""
+        """Score of one row given as a mapping: the online path, without Arrow for LightGBM.
+
+        None and NaN are missing values. Raises DataError as `score` does.
+        """
+        cells = [_cell(f, row) for f in self.features]
         if self.kind == "lightgbm":
-            cells = np.array([[_code(f, row.get(f.name)) for f in self.features]])
-            return float(self.learner.predict(cells, num_threads=1)[0])
-        table = pa.table({f.name: pa.array([row.get(f.name)], _arrow(f)) for f in self.features})
+            codes = [_code(f, cell) for f, cell in zip(self.features, cells, strict=True)]
+            return float(self.learner.predict(np.array([codes]), num_threads=1)[0])
+        table = pa.table(
+            [pa.array([c], _arrow(f)) for f, c in zip(self.features, cells, strict=True)],
+            names=[f.name for f in self.features],
+        )
         return float(self.score(table)[0])
 
     def importance(self) -> dict[str, float]:
@@ -80,120 +96,183 @@ def _floats(values: Any) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(value) or pa.types.is_large_string(value)
+def column_kind(kind: pa.DataType) -> str | None:
+    """How a model sees a column: "number", "category", "missing"; None if it cannot."""
+    stored, types = stored_type(kind), pa.types
+    if types.is_string(stored):
+        return "category"
+    if types.is_integer(stored) or types.is_floating(stored) or types.is_boolean(stored):
+        return "number"
+    return "missing" if types.is_null(stored) else None
 
 
 def _arrow(feature: Feature) -> pa.DataType:
     return pa.string() if feature.categories is not None else pa.float64()
 
 
-def _code(feature: Feature, value: Any) -> float:
-    if value is None:
+def _cell(feature: Feature, row: Mapping[str, Any]) -> float | str | None:
+    """The value of a feature in a row, checked as `_columns` checks a table."""
+    if feature.name not in row:
+        raise _unlike([feature.name], [])
+    value = row[feature.name]
+    if value is None or value != value:
+        return None
+    if feature.categories is None and isinstance(value, Real | np.bool_):
+        return float(value)
+    if feature.categories is not None and isinstance(value, str):
+        return value
+    raise _unlike([], [f"{feature.name} is {value!r}, the model learned a {feature.type}"])
+
+
+def _code(feature: Feature, cell: float | str | None) -> float:
+    if cell is None:
         return np.nan
     if feature.categories is None:
-        return float(value)
+        return float(cell)
     # Vocabularies are short; unseen values count as missing, as in `encode`.
-    return float(feature.categories.index(value)) if value in feature.categories else np.nan
+    return float(feature.categories.index(cell)) if cell in feature.categories else np.nan
+
+
+def _unlike(missing: Sequence[str], wrong: Sequence[str]) -> DataError:
+    return DataError(
+        "; ".join([*([f"no column {', '.join(missing)}"] if missing else []), *wrong]),
+        expected="the columns that the model was trained on",
+        fix="Restore them in the feature asset, or train a new version",
+        missing=list(missing),
+    )
 
 
 def describe(rows: pa.Table, names: Sequence[str]) -> tuple[Feature, ...]:
     """The features of a training table, with vocabularies. Raises DataError on other types."""
     features = []
     for name in names:
-        kind = rows.schema.field(name).type
-        if _is_text(kind):
-            seen = pc.unique(pc.cast(rows[name], pa.string())).drop_null().to_pylist()
-            features.append(Feature(name=name, type="category", categories=tuple(sorted(seen))))
-        elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-            features.append(Feature(name=name, type="number"))
-        else:
+        stored = stored_type(rows.schema.field(name).type)
+        kind = column_kind(stored)
+        if kind not in ("number", "category"):
             raise DataError(
-                f"feature {name!r} is of type {kind}",
+                f"feature {name!r} is of type {stored}",
                 expected="a number, a bool or a string",
                 fix="Turn it into one in the feature asset, or name it in Columns.exclude",
                 column=name,
             )
+        categories = None
+        if kind == "category":
+            seen = pc.unique(pc.cast(rows[name], stored)).drop_null().to_pylist()
+            categories = tuple(sorted(seen))
+        features.append(Feature(name=name, type=kind, categories=categories))
     if not features:
         raise DataError("no column is left as a feature", expected="at least one")
     return tuple(features)
 
 
 def _columns(rows: pa.Table, features: Sequence[Feature]) -> list[pa.ChunkedArray]:
-    missing = [f.name for f in features if f.name not in rows.column_names]
+    found = {field.name: stored_type(field.type) for field in rows.schema}
+    missing = [f.name for f in features if f.name not in found]
     wrong = [
-        f"{f.name} is {rows.schema.field(f.name).type}, the model learned a {f.type}"
+        f"{f.name} is {found[f.name]}, the model learned a {f.type}"
         for f in features
-        if f.name not in missing
-        and _is_text(rows.schema.field(f.name).type) != (f.categories is not None)
-        and not pa.types.is_null(rows.schema.field(f.name).type)
+        if f.name in found and column_kind(found[f.name]) not in (f.type, "missing")
     ]
     if missing or wrong:
-        raise DataError(
-            "; ".join(([f"no column {', '.join(missing)}"] if missing else []) + wrong),
-            expected="the columns that the model was trained on",
-            fix="Restore them in the feature asset, or train a new version",
-            missing=missing,
-        )
-    return [rows[f.name] for f in features]
+        raise _unlike(missing, wrong)
+    # Unsafe: integers beyond 2^53 are rounded, as they are in a row.
+    return [pc.cast(pc.cast(rows[f.name], found[f.name]), _arrow(f), safe=False) for f in features]
 
 
 def encode(rows: pa.Table, features: Sequence[Feature]) -> pa.Table:
     """Numbers as float64 and categories as their index in the vocabulary (unseen: missing)."""
     encoded = []
     for column, feature in zip(_columns(rows, features), features, strict=True):
-        if feature.categories is None:
-            encoded.append(pc.cast(column, pa.float64()))
-        else:
-            text = pc.cast(column, pa.string())
+        if feature.categories is not None:
             vocabulary = pa.array(feature.categories, pa.string())
-            encoded.append(pc.cast(pc.index_in(text, vocabulary), pa.float64()))
-    return pa.table(encoded, names=[f.name for f in features])
+            column = pc.cast(pc.index_in(column, vocabulary), pa.float64())
+        encoded.append(column)
+    # LightGBM refuses some names; features go by their place.
+    return pa.table(encoded, names=[f"f{place}" for place in range(len(features))])
 
 
 def _frame(rows: pa.Table, features: Sequence[Feature]) -> Any:
-    columns = [
-        pc.cast(column, _arrow(feature))
-        for column, feature in zip(_columns(rows, features), features, strict=True)
-    ]
-    return pa.table(columns, names=[f.name for f in features]).to_pandas()
+    return pa.table(_columns(rows, features), names=[f.name for f in features]).to_pandas()
 
 
 def fit(estimator: Any, rows: pa.Table, names: Sequence[str], label: str) -> Model:
     """Fit a seeded scikit-learn compatible estimator on `rows`.
 
-    Raises TrainingError when the labels do not fit the estimator and DataError for features that
-    cannot be used.
+    Raises TrainingError when the estimator refuses the rows, the labels do not fit it, or it gives
+    no probabilities; DataError for features that cannot be used.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from sklearn.base import is_classifier
 
     features = describe(rows, names)
-    target = rows[label].to_numpy()
-    classes: tuple[Any, ...] = ()
-    task = "regression"
-    if is_classifier(estimator):
-        task = "binary"
-        levels = np.unique(target)
-        classes = tuple(levels.tolist())
-        if len(classes) != 2:
-            raise TrainingError(
-                f"label {label!r} has the values {list(classes)[:5]} in the training window",
-                expected="two classes",
-                fix="Widen the training window, or use a regressor",
-            )
-        target = (target == levels[1]).astype(np.int64)
+    task = "binary" if is_classifier(estimator) else "regression"
+    target, classes = _target(rows, label, task)
     kind = "lightgbm" if type(estimator).__module__.split(".")[0] == "lightgbm" else "sklearn"
-    if kind == "lightgbm":
-        codes = [i for i, f in enumerate(features) if f.categories is not None]
-        estimator.fit(encode(rows, features), target, categorical_feature=codes)
-        learner = estimator.booster_
-    else:
-        learner = estimator.fit(_frame(rows, features), target)
+    try:
+        if kind == "lightgbm":
+            codes = [i for i, f in enumerate(features) if f.categories is not None]
+            estimator.fit(encode(rows, features), target, categorical_feature=codes)
+            learner = estimator.booster_
+        else:
+            learner = estimator.fit(_frame(rows, features), target)
+    except Exception as error:  # whatever the library of the estimator raises
+        raise TrainingError(
+            f"{type(estimator).__qualname__} could not be fitted: {error}",
+            expected="an estimator that takes these features and this label",
+            fix="Correct ModelSpec.estimator, or the feature asset",
+        ) from error
+    if task == "binary":
+        _probabilities(estimator, kind)
+    _forget_times(estimator)
     return Model(
         kind=kind, task=task, classes=classes, features=features, learner=learner, label=label
     )
+
+
+def _target(rows: pa.Table, label: str, task: str) -> tuple[Any, tuple[Any, ...]]:
+    """`(labels as numbers, classes)`: 0 and 1 for two classes, else float64 and none."""
+    stored = stored_type(rows.schema.field(label).type)
+    column = pc.cast(rows[label], stored)
+    kinds = ["number"] if task == "regression" else ["number", "category"]
+    if column_kind(stored) not in kinds or column.null_count:
+        raise TrainingError(
+            f"label {label!r} is of type {stored} with {column.null_count} nulls",
+            expected="numbers, bools or strings, and numbers for a regressor, without nulls",
+            fix="Cast the label in the feature asset, or choose another estimator",
+        )
+    if task == "regression":
+        return pc.cast(column, pa.float64(), safe=False).to_numpy(), ()
+    values = column.to_numpy()
+    levels = np.unique(values)
+    if len(levels) != 2:
+        raise TrainingError(
+            f"label {label!r} has the values {levels.tolist()[:5]} in the training window",
+            expected="two classes",
+            fix="Widen the training window, or use a regressor",
+        )
+    return (values == levels[1]).astype(np.int64), tuple(levels.tolist())
+
+
+def _forget_times(estimator: Any) -> None:
+    """A search keeps how long its fits took: of all that is learned, no recipe decides it."""
+    for part in [estimator, *estimator.get_params(deep=True).values()]:
+        for name in [n for n in getattr(part, "cv_results_", ()) if n.endswith("_time")]:
+            del part.cv_results_[name]
+        if hasattr(part, "refit_time_"):
+            part.refit_time_ = 0.0
+
+
+def _probabilities(estimator: Any, kind: str) -> None:
+    """Raise TrainingError for a fitted classifier whose score is not P(second class)."""
+    objective = getattr(estimator, "objective", None) if kind == "lightgbm" else None
+    if not hasattr(estimator, "predict_proba") or objective not in _OBJECTIVES:
+        raise TrainingError(
+            f"{type(estimator).__qualname__}"
+            + (f" with objective {objective!r}" if objective else "")
+            + " gives no probability of a class",
+            expected="a classifier with predict_proba, of objective 'binary' in LightGBM",
+            fix="Wrap it in sklearn.calibration.CalibratedClassifierCV",
+        )
 
 
 def pack(model: Model, *, trusted: Sequence[str] = ()) -> dict[str, bytes]:
@@ -273,15 +352,26 @@ def _trusted_types(data: bytes, trusted: Sequence[str]) -> list[str]:
     import skops.io
 
     named = skops.io.get_untrusted_types(data=data)
-    refused = [n for n in named if not n.startswith(TRUSTED) and n not in trusted]
+    refused = [n for n in named if n not in trusted and not _harmless(n)]
     if refused:
         raise TrainingError(
             f"the model holds {', '.join(refused)}",
-            expected="types of scikit-learn, numpy, scipy or LightGBM",
+            expected="classes of scikit-learn, numpy, scipy or LightGBM",
             fix="Name these in ModelSpec.trusted_types if you trust them",
             types=refused,
         )
     return list(named)
+
+
+def _harmless(name: str) -> bool:
+    """Whether `name` is a class of TRUSTED itself, not one that it imports, or such a function."""
+    if not name.startswith(TRUSTED):
+        return False
+    thing = pydoc.locate(name)
+    home = f"{getattr(thing, '__module__', '')}."
+    if inspect.isclass(thing):
+        return home.startswith(TRUSTED) or name == "collections.OrderedDict"
+    return inspect.isfunction(thing) and home.startswith(TRUSTED_FUNCTIONS)
 
 
 def _stable_skops(data: bytes) -> bytes:

@@ -4,15 +4,30 @@ import functools
 import importlib.metadata
 import inspect
 import platform
+import re
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-from mlct.data.digest import digest, sha256
+import numpy as np
+
+from mlct.data.digest import digest, plain, sha256
+from mlct.errors import SpecError
 
 _NUMERIC = ("numpy", "scipy", "scikit-learn", "lightgbm", "pyarrow")
+_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+# What LightGBM needs to give the same trees each time, with its other names for each.
+_LIGHTGBM: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "deterministic": (True, ()),
+    "force_row_wise": (True, ("force_col_wise",)),
+    "n_jobs": (1, ("num_threads", "num_thread", "nthread", "nthreads")),
+    "verbose": (-1, ("verbosity",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,21 +66,31 @@ def seeded(estimator: Any, seed: int) -> Any:
     """`estimator` with every unset random state set to `seed`, and LightGBM made deterministic.
 
     LightGBM gets one thread unless the estimator says otherwise: on shared cores two are slower,
-    and thread counts can change the trees (LightGBM#4027).
+    and thread counts can change the trees (LightGBM#4027). Raises SpecError for anything else than
+    an estimator.
     """
-    parameters = estimator.get_params(deep=True)
-    changes = {
-        name: seed
-        for name, value in parameters.items()
-        if name.rsplit("__", 1)[-1] == "random_state" and value is None
-    }
+    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+        raise SpecError(
+            f"ModelSpec.estimator gives {estimator!r}",
+            expected="a function that returns a scikit-learn compatible estimator",
+            field="estimator",
+        )
+    changes: dict[str, Any] = {}
     for prefix, part in _components(estimator):
-        if type(part).__module__.split(".")[0] == "lightgbm":
-            dot = f"{prefix}__" if prefix else ""
-            defaults = {"deterministic": True, "force_row_wise": True, "n_jobs": 1, "verbose": -1}
-            for name, value in defaults.items():
-                if parameters.get(dot + name) is None:
-                    changes[dot + name] = value
+        dot = f"{prefix}__" if prefix else ""
+        own = part.get_params(deep=False)
+        wanted: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        if "random_state" in own:
+            wanted["random_state"] = (seed, ("seed", "random_seed"))
+        if any(kind.__module__.split(".")[0] == "lightgbm" for kind in type(part).__mro__):
+            wanted |= _LIGHTGBM
+        for name, (value, aliases) in wanted.items():
+            if all(own.get(n) is None for n in (name, *aliases)):
+                changes[dot + name] = value
+        for value in own.values():  # a splitter is no component, but draws all the same
+            unset = getattr(value, "random_state", seed) is None
+            if unset and not hasattr(value, "get_params"):
+                value.random_state = seed
     return estimator.set_params(**changes) if changes else estimator
 
 
@@ -77,24 +102,60 @@ def _components(estimator: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | int | float | bool | None):
-        return repr(value) if isinstance(value, float) and value != value else value
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if hasattr(value, "get_params"):
-        return type_path(value)
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}:{_source(value)}"
-    return repr(value)
+    """A parameter as JSON that is the same in every process. Raises SpecError if it has none."""
+    return plain(value, _described)
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, np.ndarray):
+        if value.dtype == object:
+            return [_plain(v) for v in value.tolist()]
+        return [str(value.dtype), list(value.shape), sha256(value.tobytes())]
+    if isinstance(value, functools.partial):
+        return [_plain(part) for part in (value.func, value.args, value.keywords)]
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return [type_path(value), _plain(value.get_params(deep=False))]
+    if callable(value) and hasattr(value, "__qualname__"):
+        held = [c.cell_contents for c in getattr(value, "__closure__", None) or ()]
+        name = f"{getattr(value, '__module__', '')}.{value.__qualname__}:{_source(value)}"
+        return [name, *(_plain(v) for v in held if v is not value)] if held else name
+    if hasattr(value, "__dict__"):
+        return [type_path(value), _plain(vars(value))]
+    text = repr(value)
+    if re.search(r" at 0x[0-9A-Fa-f]+", text):
+        raise SpecError(
+            f"the estimator has the parameter {text}",
+            expected="parameters that say the same in every process",
+            fix="Give a value, such as a whole number for a random state",
+        )
+    return text
 
 
 def _source(thing: Any) -> str:
+    """Digest of the source text of a function or class; of its bytecode where there is none."""
     try:
         return sha256(inspect.getsource(thing).encode())
-    except (OSError, TypeError):  # built in C, or typed into a shell: its name is all there is
-        return sha256(getattr(getattr(thing, "__code__", None), "co_code", b""))
+    except (OSError, TypeError):  # typed into a shell, or built in C: then its name is all there is
+        return digest(_bytecode(getattr(thing, "__code__", None)))
+
+
+def _bytecode(code: Any) -> Any:
+    if not isinstance(code, CodeType):
+        return plain(code, repr)
+    return [code.co_code.hex(), list(code.co_names), [_bytecode(c) for c in code.co_consts]]
+
+
+def _own_code(estimator: Any) -> list[str]:
+    """Digests of the project's classes in an estimator: what is installed counts by version."""
+
+    def ours(kind: type) -> bool:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        return file is not None and not file.startswith(_INSTALLED)
+
+    kinds = {kind for _, part in _components(estimator) for kind in type(part).__mro__}
+    return sorted(_source(kind) for kind in kinds if ours(kind))
 
 
 @functools.cache
@@ -114,21 +175,17 @@ def recipe(
     """The recipe of a seeded `estimator` made by `factory` for the rows of `snapshot`.
 
     Installed packages count by version, the project's own classes and the factory by source.
+    Raises SpecError for a parameter that has another text in each process.
     """
     roots = {type(part).__module__.split(".")[0] for _, part in _components(estimator)}
     installed = {name for root in roots for name in _distributions().get(root, [])}
-    own = sorted(
-        _source(type(part))
-        for _, part in _components(estimator)
-        if type(part).__module__.split(".")[0] not in _distributions()
-    )
     return Recipe(
         snapshot=snapshot,
         features=features,
         label=label,
         estimator=type_path(estimator),
         parameters={k: _plain(v) for k, v in sorted(estimator.get_params(deep=True).items())},
-        code=digest([_source(factory), *own]),
+        code=digest([_source(factory), *_own_code(estimator)]),
         seed=seed,
         environment={
             "python": ".".join(platform.python_version_tuple()[:2]),

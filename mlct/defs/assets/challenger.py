@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlct import __version__
 from mlct.adapters.home import Home
-from mlct.adapters.mlflow_registry import CHALLENGER
+from mlct.adapters.mlflow_registry import CHALLENGER, Logged
 from mlct.data import snapshot
 from mlct.data.contract import contract_digest, suite_of
 from mlct.defs.names import CAUSE_TAG, REASON_TAG, key, settings
@@ -30,7 +30,7 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
     )
     def challenger(context: dg.AssetExecutionContext, mlct: MlctHome) -> dg.MaterializeResult:
         home = mlct.home
-        digest, document = mlct.handed(spec.name, "training_set", context.run_id)
+        digest, document = mlct.handed(spec.name, "training_set", context.run.run_id)
         contract = contract_digest(suite_of(spec.contract))
         require_contract(home.ledger, training_set=digest, contract=contract)
         data = snapshot.read(home.store, document["train"])
@@ -61,7 +61,7 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
         mlct.hand_on(
             spec.name,
             "challenger",
-            context.run_id,
+            context.run.run_id,
             {"format": "mlct.challenger/v1", "training": known.hash, "training_set": digest}
             | {n: says[n] for n in ("version", "artifact", "recipe")},
         )
@@ -97,9 +97,17 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
 def _known(home: Home, spec: ModelSpec, made: Recipe) -> Record | None:
     """The training statement of an earlier version by this recipe that MLflow still has."""
     records = home.ledger.records(kind="training", model=spec.name, subject=made.digest)
-    if not records or home.registry.find(spec.name, made.digest) is None:
-        return None
-    return records[0]
+    there = {v.version for v in home.registry.find(spec.name, made.digest)} if records else set()
+    return next((r for r in records if r.predicate["version"] in there), None)
+
+
+def _orphan(home: Home, spec: ModelSpec, made: Recipe, artifact: str) -> Logged | None:
+    """A version with these very bytes whose run died before the ledger heard of it."""
+    for version in home.registry.find(spec.name, made.digest):
+        if home.registry.artifact(spec.name, version.version) == artifact:
+            home.registry.set_alias(spec.name, CHALLENGER, version.version)
+            return version
+    return None
 
 
 def _log(
@@ -117,7 +125,7 @@ def _log(
     tags = context.run.tags
     reason = tags.get(REASON_TAG, "launched by hand")
     rows = document["counts"]["train"]["matured"]
-    logged = home.registry.log(
+    logged = _orphan(home, spec, made, artifact) or home.registry.log(
         spec.name,
         files,
         recipe=made.digest,
@@ -133,7 +141,7 @@ def _log(
             "mlct.git_dirty": str(code.dirty).lower(),
             "mlct.reason": reason,
             "mlct.cause": tags.get(CAUSE_TAG, ""),
-            "mlct.dagster_run": context.run_id,
+            "mlct.dagster_run": context.run.run_id,
         },
         datasets={"train": document["train"], "holdout": document["holdout"]},
         documents={
@@ -170,8 +178,8 @@ def _log(
                 "cause": tags.get(CAUSE_TAG, ""),
                 "importance": model.importance(),
                 "mlflow_run": logged.run_id,
-                "dagster_run": context.run_id,
+                "dagster_run": context.run.run_id,
             },
         ),
-        actor=f"dagster:{context.run_id}",
+        actor=f"dagster:{context.run.run_id}",
     )

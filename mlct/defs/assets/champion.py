@@ -30,7 +30,9 @@ def champion_event(model: str, record: Record) -> dg.AssetMaterialization:
         "rollback_target": str(says["rollback_target"] or "none"),
         "approved_by": ", ".join(says["approvers"]),
         "evidence": says["evidence"],
-        "ledger_sequence": record.sequence,
+        "artifact": says["artifact"],
+        "ledger": f"statement {record.sequence}",
+        "more": f"mlct explain {model}",
     }
     if "reason" in says:
         metadata["reason"] = says["reason"]
@@ -42,7 +44,14 @@ def champion_event(model: str, record: Record) -> dg.AssetMaterialization:
     )
 
 
-def report(model: str, record: Record) -> None:
-    """Show a slot move that no run made in the instance that DAGSTER_HOME names."""
-    with dg.DagsterInstance.get() as instance:
-        instance.report_runless_asset_event(champion_event(model, record))
+def report(model: str, record: Record) -> str:
+    """Show a slot move that no run made in the instance that DAGSTER_HOME names.
+
+    Returns why it cannot be shown, if so: the move is done, and stays done.
+    """
+    try:
+        with dg.DagsterInstance.get() as instance:
+            instance.report_runless_asset_event(champion_event(model, record))
+    except Exception as error:  # Dagster's, or that of the database behind it
+        return str(error)
+    return ""

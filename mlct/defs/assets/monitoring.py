@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from mlct.data import snapshot
 from mlct.data.digest import digest
@@ -59,9 +58,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
                         passed=True,
                         description="No champion yet: there is nothing to compare with",
                     )
-                ]
-                if context.selected_asset_check_keys
-                else [],
+                ],
             )
         data = as_dataset(features)
         window = _newest(mlct, spec, data, champion)
@@ -69,18 +66,24 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
         if not history or history[-1]["key"] != window["key"]:
             history = [*history, window][-KEEP:]
         content = {"format": "mlct.monitoring/v1", "model": spec.name, "windows": history}
-        found = mlct.hand_on(spec.name, "monitoring", context.run_id, content)
-        worst = sorted(window["psi"].items(), key=lambda p: -(p[1] or math.inf))
+        found = mlct.hand_on(spec.name, "monitoring", context.run.run_id, content)
+        worst = sorted(window["psi"].items(), key=lambda p: -(math.inf if p[1] is None else p[1]))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(found),
             metadata={
-                "window": f"[{window['start']}, {window['end']})",
-                "champion": champion.version,
+                "window": f"[{_minute(window['start'])}, {_minute(window['end'])}) UTC",
+                "champion": str(champion.version),
                 "rows": window["rows"],
                 "stability": dg.MetadataValue.table(
                     [
                         dg.TableRecord(
-                            {"feature": n, "psi": "missing" if v is None else f"{v:.4f}"}
+                            {
+                                "feature": n,
+                                "psi": "missing" if v is None else f"{v:.4f}",
+                                "limit": f"{spec.retrain.max_psi:g}",
+                                "importance": f"{window['importance'].get(n, 0):.1%}",
+                                "moved": "yes" if v is None or v > spec.retrain.max_psi else "",
+                            }
                         )
                         for n, v in worst
                     ]
@@ -95,12 +98,14 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
                     description=window["reason"],
                     metadata={f"psi {n}": v for n, v in worst if v is not None},
                 )
-            ]
-            if context.selected_asset_check_keys
-            else [],
+            ],
         )
 
     return monitoring
+
+
+def _minute(text: str) -> str:
+    return text[:16].replace("T", " ")
 
 
 def _history(mlct: MlctHome, spec: ModelSpec) -> list[dict[str, Any]]:
@@ -111,7 +116,7 @@ def _history(mlct: MlctHome, spec: ModelSpec) -> list[dict[str, Any]]:
     return windows
 
 
-def _newest(mlct: MlctHome, spec: ModelSpec, data: ds.Dataset, champion: Live) -> dict[str, Any]:
+def _newest(mlct: MlctHome, spec: ModelSpec, data: Any, champion: Live) -> dict[str, Any]:
     """The drift of the newest `Windows.holdout` of rows, with or without labels."""
     store = mlct.home.store
     training = next(
@@ -130,7 +135,7 @@ def _newest(mlct: MlctHome, spec: ModelSpec, data: ds.Dataset, champion: Live) -
     # Half-open, and the newest row is inside.
     end = as_utc(newest) + timedelta(microseconds=1)
     start: datetime = end - duration(spec.windows.holdout)
-    current = data.to_table(filter=ds.field(time) >= scalar(start, kind))
+    current = data.to_table(filter=pc.field(time) >= scalar(start, kind))
     reference = snapshot.read(store, training["train"]).to_table()
     found = population_stability(reference, current, spec.columns.features(reference.schema))
     over = {n: v for n, v in found.items() if not v <= spec.retrain.max_psi}
@@ -140,7 +145,8 @@ def _newest(mlct: MlctHome, spec: ModelSpec, data: ds.Dataset, champion: Live) -
         share = f", importance {importance[name]:.0%}" if name in importance else ""
         return f"{name} moved: PSI {found[name]:.2f}{share}"
 
-    worst = sorted(over, key=lambda n: -found[n] * importance.get(n, 1.0))
+    # What is missing comes first, and has no importance to weigh it by.
+    worst = sorted(over, key=lambda n: (math.isfinite(found[n]), -found[n] * importance.get(n, 1)))
     reason = (
         f"{len(over)} of {len(found)} features above PSI {spec.retrain.max_psi:g}: "
         + "; ".join(map(told, worst[:3]))
@@ -155,6 +161,7 @@ def _newest(mlct: MlctHome, spec: ModelSpec, data: ds.Dataset, champion: Live) -
         "end": instant(end),
         "rows": current.num_rows,
         "psi": shown,
+        "importance": importance,
         "breached": bool(over),
         "reason": reason,
     }

@@ -1,23 +1,26 @@
 """`m/training_set`: train and holdout snapshots cut at `as_of`, and the contract's verdict."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from mlct.data import snapshot
 from mlct.data.contract import ContractReport, contract_digest, suite_of, validate
-from mlct.data.window import Cut, cut, data_end, duration, parse_instant
+from mlct.data.window import Cut, as_utc, cut, data_end, duration, parse_instant
 from mlct.defs.io_manager import as_dataset
 from mlct.defs.names import CONTRACT, key, settings
 from mlct.defs.resources import MlctHome
 from mlct.release.ledger import Ledger, instant, now, statement
 from mlct.spec import ModelSpec
 
+NEWEST = "newest"
+
 
 class TrainingSetConfig(dg.Config):
-    """`as_of`: the instant to stand at, ISO 8601. Default: now, or the end of the data."""
+    """`as_of`: the instant to stand at, ISO 8601; "newest" is now, or the end of the data."""
 
-    as_of: str | None = None
+    as_of: str = NEWEST
 
 
 def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -50,7 +53,7 @@ def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
         data = as_dataset(features)
         as_of = (
             parse_instant(config.as_of)
-            if config.as_of
+            if config.as_of != NEWEST
             else min(now(), data_end(data, spec.columns, spec.windows))
         )
         rows = cut(data, spec.columns, spec.windows, as_of=as_of)
@@ -61,20 +64,25 @@ def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
             "train": train.digest,
             "holdout": holdout.digest,
             "as_of": instant(rows.as_of),
-            "train_start": instant(rows.train_start),
+            "train_start": instant(max(rows.train_start, _first(rows, spec.columns.time))),
             "holdout_start": instant(rows.holdout_start),
             "holdout_end": instant(rows.holdout_end),
             "counts": rows.counts,
         }
-        digest = mlct.hand_on(spec.name, "training_set", context.run_id, document)
-        report, fresh = _verdict(spec, home.ledger, digest, rows, document, context.run_id)
+        digest = mlct.hand_on(spec.name, "training_set", context.run.run_id, document)
+        report, fresh = _verdict(spec, home.ledger, digest, rows, document, context.run.run_id)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest),
             metadata=_metadata(document, rows),
-            check_results=[_check(report, fresh)] if context.selected_asset_check_keys else [],
+            check_results=[_check(report, fresh)],
         )
 
     return training_set
+
+
+def _first(rows: Cut, time: str) -> datetime:
+    """Time of the first training row: the window may reach back further than the data."""
+    return as_utc(rows.train[time][0].as_py())
 
 
 def _verdict(
@@ -131,7 +139,7 @@ def _check(report: dict[str, Any], fresh: bool) -> dg.AssetCheckResult:
     violations = report["violations"]
     known = "" if fresh else " (recorded earlier for these very rows)"
     metadata: dict[str, Any] = {
-        "expectations": report["expectations"],
+        "expectations": str(report["expectations"]),
         "failed": len(violations),
         "contract": report["contract"],
     }

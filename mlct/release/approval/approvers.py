@@ -1,7 +1,7 @@
 """Who may approve what: people, their keys and roles, and what each risk tier asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -71,87 +71,130 @@ def load(path: Path) -> Approvers:
     """Read an approvers file. Raises ApprovalInvalid naming the entry that is wrong."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML lets a repeated key win silently: a second `tiers:` at the end of a long file."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            if repeated := [n for n in names if names.count(n) > 1]:
+                raise yaml.YAMLError(f"{repeated[0]!r} stands twice{node.start_mark}")
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader)
     except FileNotFoundError as error:
         raise ApprovalInvalid(
             f"there is no approvers file {path}",
             expected="a YAML file with `people:` (name, roles, keys)",
             fix="Write it (see docs/how-to/approve.md), or set MLCT_APPROVERS to where it is",
         ) from error
-    except yaml.YAMLError as error:
-        raise ApprovalInvalid(f"{path} is not YAML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ApprovalInvalid(
+            f"{path} cannot be read: {error}", expected="a YAML text file that mlct may read"
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ApprovalInvalid(f"{path} is not YAML: {error}", expected="plain YAML") from error
     return parse(content, source=str(path))
 
 
 def parse(content: Any, *, source: str = "approvers") -> Approvers:
-    """Approvers from parsed YAML."""
-
-    def wrong(where: str, found: Any, expected: str) -> ApprovalInvalid:
-        return ApprovalInvalid(f"{source}: {where} is {found!r}", expected=expected)
-
-    if not isinstance(content, dict) or not isinstance(content.get("people"), list):
-        raise wrong("the file", content, "a mapping with a list `people`")
-    if extra := set(content) - {"people", "tiers"}:
-        raise wrong("a key", sorted(extra)[0], "people or tiers")
-    people = []
+    """Approvers from parsed YAML. Raises ApprovalInvalid."""
+    read = _Reader(source)
+    read.fields("the file", content, "people", "tiers")
+    entries = content["people"]
+    read.check("people", isinstance(entries, list) and entries, entries, "a list with entries")
+    people = tuple(_person(read, f"people[{n}]", entry) for n, entry in enumerate(entries, 1))
+    # A key or name that two entries share would let one person count twice.
     seen: set[Any] = set()
-    for number, entry in enumerate(content["people"], 1):
-        where = f"people[{number}]"
-        if not isinstance(entry, dict) or not entry.get("name"):
-            raise wrong(where, entry, "a mapping with name, roles and keys")
-        for field in ("roles", "keys"):
-            values = entry.get(field)
-            if not values or not isinstance(values, list) or not all(map(str.strip, values)):
-                raise wrong(f"{where}.{field}", values, "a list with at least one entry")
-        if extra := set(entry) - {"name", "roles", "keys", "not_before", "not_after"}:
-            raise wrong(
-                f"{where} key", sorted(extra)[0], "name, roles, keys, not_before, not_after"
-            )
-        keys = tuple(PublicKey.parse(line) for line in entry["keys"])
-        # A key or name that two entries share would let one person count twice.
-        for identity in (entry["name"], *keys):
-            if identity in seen:
-                raise wrong(where, entry["name"], "names and keys that no other entry has")
+    for number, person in enumerate(people, 1):
+        for identity in (person.name.casefold(), *person.keys):
+            free = identity not in seen
+            read.check(f"people[{number}]", free, person.name, "a name and keys used only once")
             seen.add(identity)
-        people.append(
-            Person(
-                name=entry["name"],
-                roles=tuple(entry["roles"]),
-                keys=keys,
-                not_before=_instant(entry.get("not_before"), f"{where}.not_before", wrong),
-                not_after=_instant(entry.get("not_after"), f"{where}.not_after", wrong),
+    tiers, given = dict(_DEFAULT_TIERS), content.get("tiers", {})
+    read.fields("tiers", given, "", " ".join(RISK_TIERS))
+    for name, entry in given.items():
+        tiers[name] = _tier(read, f"tiers.{name}", tiers[name], entry, len(people))
+    return Approvers(people=people, tiers=tiers, digest=digest(_json(content)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Checks parts of a file; every refusal says where."""
+
+    source: str
+
+    def check(self, where: str, right: Any, found: Any, expected: str) -> None:
+        if not right:
+            raise ApprovalInvalid(
+                f"{self.source}: {where} is {repr(found)[:80]}",
+                expected=expected,
+                fix="Correct the approvers file",
             )
-        )
-    tiers = dict(_DEFAULT_TIERS)
-    for name, entry in (content.get("tiers") or {}).items():
-        if name not in RISK_TIERS:
-            raise wrong("a tier", name, ", ".join(RISK_TIERS))
-        if not isinstance(entry, dict) or set(entry) - set(Tier.__dataclass_fields__):
-            raise wrong(f"tiers.{name}", entry, "approvers, author, distinct_roles")
-        values = {f: getattr(tiers[name], f) for f in Tier.__dataclass_fields__} | entry
-        if not isinstance(values["approvers"], int) or values["approvers"] < 1:
-            raise wrong(f"tiers.{name}.approvers", values["approvers"], "1 or more")
-        tiers[name] = Tier(**values)
-    return Approvers(people=tuple(people), tiers=tiers, digest=digest(_json(content)))
+
+    def fields(self, where: str, entry: Any, needed: str, optional: str) -> None:
+        names = set(needed.split())
+        right = isinstance(entry, dict) and names <= set(entry) <= names | set(optional.split())
+        self.check(where, right, entry, f"a mapping of {needed} (and perhaps {optional})")
+
+    def texts(self, where: str, values: Any) -> tuple[str, ...]:
+        self.check(where, isinstance(values, list) and values, values, "a list with entries")
+        for value in values:
+            right = isinstance(value, str) and value and value == value.strip()
+            self.check(where, right, value, "text without spaces around it")
+        return tuple(values)
+
+    def instant(self, where: str, value: Any) -> datetime | None:
+        try:
+            if isinstance(value, str):
+                value = datetime.fromisoformat(value)
+            if isinstance(value, date) and not isinstance(value, datetime):
+                value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        except ValueError:
+            pass
+        self.check(where, isinstance(value, datetime | None), value, "a date such as 2026-12-31")
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+    def key(self, where: str, line: str) -> PublicKey:
+        try:
+            return PublicKey.parse(line)
+        except ApprovalInvalid as error:
+            found = f"{self.source}: {where}: {error.found}"
+            raise ApprovalInvalid(found, expected=error.expected) from error
 
 
-def _instant(value: Any, where: str, wrong: Any) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value)
-        if isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    except (ValueError, AttributeError) as error:
-        raise wrong(where, value, "a date such as 2026-12-31") from error
+def _person(read: _Reader, where: str, entry: Any) -> Person:
+    read.fields(where, entry, "name roles keys", "not_before not_after")
+    (name,) = read.texts(f"{where}.name", [entry["name"]])
+    lines = read.texts(f"{where}.keys", entry["keys"])
+    person = Person(
+        name=name,
+        roles=read.texts(f"{where}.roles", entry["roles"]),
+        keys=tuple(read.key(f"{where}.keys[{n}]", line) for n, line in enumerate(lines, 1)),
+        not_before=read.instant(f"{where}.not_before", entry.get("not_before")),
+        not_after=read.instant(f"{where}.not_after", entry.get("not_after")),
+    )
+    if person.not_before and person.not_after:
+        right = person.not_before < person.not_after
+        read.check(f"{where}.not_after", right, entry["not_after"], "a date after not_before")
+    return person
+
+
+def _tier(read: _Reader, where: str, default: Tier, entry: Any, people: int) -> Tier:
+    read.fields(where, entry, "", " ".join(Tier.__dataclass_fields__))
+    tier = Tier(**(asdict(default) | entry))
+    count = type(tier.approvers) is int and 1 <= tier.approvers <= people
+    read.check(f"{where}.approvers", count, tier.approvers, f"1 to {people}: so many are listed")
+    for field in ("author", "distinct_roles"):
+        value = getattr(tier, field)
+        read.check(f"{where}.{field}", isinstance(value, bool), value, "true or false")
+    return tier
 
 
 def _json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _json(v) for k, v in value.items()}
+        return {k: _json(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_json(v) for v in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return value if isinstance(value, str | int | None) else str(value)

@@ -14,6 +14,17 @@ from mlct.release.ledger import Ledger, Record, instant, statement
 
 LONGEST = timedelta(days=30)
 _SKEW = timedelta(minutes=5)
+_DECISIONS = ("approve", "reject")
+_ANSWER = (
+    "decision",
+    "approver",
+    "role",
+    "policy",
+    "issued_at",
+    "expires_at",
+    "nonce",
+    "comment",
+)
 
 
 def slot_key(model: str, slot: str) -> str:
@@ -65,11 +76,18 @@ class Request:
                 version=version,
             )
         gate, says = found[0], found[0].predicate
-        training = next(
+        trainings = [
             t.predicate
-            for t in ledger.records(kind="training", model=model)
+            for t in ledger.records(kind="training", model=model, subject=says["artifact"])
             if t.predicate["version"] == says["version"]
-        )
+        ]
+        if not trainings:
+            raise PromotionRefused(
+                f"no training statement says who made {model}@{says['version']} with the bytes "
+                f"{says['artifact'][:12]}",
+                expected="one in the ledger",
+                fix=f"Run the job {model}_retrain: only what mlct trained can be promoted",
+            )
         return cls(
             model=model,
             version=says["version"],
@@ -84,8 +102,8 @@ class Request:
             head=says["head"],
             champion=says["champion"],
             rollback_target=says["champion"],
-            authors=tuple(training["authors"]),
-            training=training,
+            authors=tuple(sorted({a for t in trainings for a in t["authors"]})),
+            training=trainings[0],
         )
 
     def binding(self) -> dict[str, Any]:
@@ -114,19 +132,19 @@ def decide(
     `decision` is "approve" or "reject". The key must be an approver's; nothing is written.
     Raises ApprovalInvalid.
     """
-    if lifetime > LONGEST:
+    if decision not in _DECISIONS:
+        raise ApprovalInvalid(f"a decision {decision!r}", expected=" or ".join(_DECISIONS))
+    if not timedelta() < lifetime <= LONGEST:
         raise ApprovalInvalid(
-            f"a lifetime of {lifetime.days} days", expected=f"at most {LONGEST.days} days"
+            f"a lifetime of {lifetime}", expected=f"more than none, at most {LONGEST.days} days"
         )
-    probe = signature.verify(signature.sign(key, b"who am I"), b"who am I")
-    person = approvers.holder(probe, at=at)
+    public = signature.public_key(key)
+    person = approvers.holder(public, at=at)
     if role is not None and role not in person.roles:
         raise ApprovalInvalid(
             f"{person.name} does not hold the role {role!r}", expected=", ".join(person.roles)
         )
-    content = statement(
-        "approval",
-        {"artifact": request.artifact, "evidence": request.evidence},
+    content = _statement(
         request.binding()
         | {
             "decision": decision,
@@ -140,7 +158,18 @@ def decide(
         },
     )
     body = canonical(content)
-    return content, body, signature.sign(key, body), person
+    signed = signature.sign(key, body)
+    if signature.verify(signed, body) != public:
+        raise ApprovalInvalid(
+            f"{key} signed with another key than its public half says",
+            expected=public.fingerprint,
+            fix="Remove the `.pub` file beside it, which belongs to another key",
+        )
+    return content, body, signed, person
+
+
+def _statement(says: Mapping[str, Any]) -> dict[str, Any]:
+    return statement("approval", {n: says[n] for n in ("artifact", "evidence")}, says)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,55 +181,90 @@ class Approval:
 
     @property
     def says(self) -> dict[str, Any]:
-        return self.record.predicate
+        return dict.fromkeys(_ANSWER, "") | self.record.predicate
 
 
 def judge(
     ledger: Ledger, request: Request, approvers: Approvers, *, at: datetime
 ) -> list[Approval]:
     """Every recorded answer for the requested version and slot, oldest first."""
-    used = {
-        digest
-        for p in ledger.records(kind="promotion", model=request.model)
-        for digest in p.predicate["approvals"]
-    }
-    records = [
-        r
-        for r in reversed(ledger.records(kind="approval", model=request.model))
-        if (r.predicate["version"], r.predicate["slot"]) == (request.version, request.slot)
-    ]
-    return [Approval(record=r, problem=_problem(r, request, approvers, used, at)) for r in records]
+    promotions = ledger.records(kind="promotion", model=request.model)
+    used = {digest for p in promotions for digest in p.predicate["approvals"]}
+    given, seen = list[Approval](), set[bytes]()
+    for record in reversed(ledger.records(kind="approval", model=request.model)):
+        says = record.predicate
+        if (says.get("version"), says.get("slot")) != (request.version, request.slot):
+            continue
+        problem = _problem(record, request, approvers, at)
+        if not problem:
+            if record.body in seen:
+                problem = "it is a copy of an earlier one"
+            elif record.hash in used:
+                problem = "it was used by an earlier promotion"
+            seen.add(record.body)
+        given.append(Approval(record=record, problem=problem))
+    return given
 
 
-def _problem(
-    record: Record, request: Request, approvers: Approvers, used: set[str], at: datetime
-) -> str:
-    says = record.predicate
-    if record.body != canonical(record.statement):
-        return "its bytes are not canonical"
-    issued, expires = (datetime.fromisoformat(says[n]) for n in ("issued_at", "expires_at"))
+def _problem(record: Record, request: Request, approvers: Approvers, at: datetime) -> str:
+    if malformed := _malformed(record, request):
+        return malformed
+    says, recorded = record.predicate, datetime.fromisoformat(record.recorded_at)
+    issued = datetime.fromisoformat(says["issued_at"])
     try:
-        person = approvers.holder(signature.verify(record.signature or "", record.body), at=issued)
+        key = signature.verify(record.signature or "", record.body)
+        # The signer states when he signed; the ledger knows when it heard of it.
+        person = approvers.holder(key, at=recorded)
+        approvers.holder(key, at=issued)
     except ApprovalInvalid as error:
         return error.found
-    for name, wanted in (request.binding() | {"policy": approvers.digest}).items():
+    for name, wanted in request.binding().items():
         if says[name] != wanted:
             return f"it is for {name} {_short(says[name])}, not {_short(wanted)}"
     if says["approver"] != person.name:
         return f"it names {says['approver']} but {person.name}'s key signed it"
+    if issued > recorded + _SKEW:
+        return "it was signed in the future"
+    # The gate statement's hash, which is signed, proves the order; clocks may differ.
+    if issued < datetime.fromisoformat(request.gated_at) - _SKEW:
+        return "it was signed before the evaluation that it is for"
+    # A no stands, whoever changes the approvers file and however long the promotion waits.
+    return (
+        "" if says["decision"] == "reject" else _no_approval(says, person, request, approvers, at)
+    )
+
+
+def _malformed(record: Record, request: Request) -> str:
+    says = record.predicate
+    if says.keys() != {*request.binding(), *_ANSWER} or record.statement != _statement(says):
+        return "it is not of the form that `mlct approve` writes"
+    if says["decision"] not in _DECISIONS:
+        return f"it says {_short(says['decision'])!r}, not {' or '.join(_DECISIONS)}"
+    try:
+        if record.body != canonical(record.statement):
+            return "its bytes are not canonical"
+        times = [says["issued_at"], says["expires_at"]]
+        if times != [instant(datetime.fromisoformat(time)) for time in times]:
+            return "its times are not UTC instants"
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"it cannot be read: {error}"
+    return ""
+
+
+def _no_approval(
+    says: Mapping[str, Any], person: Person, request: Request, approvers: Approvers, at: datetime
+) -> str:
+    issued, expires = (datetime.fromisoformat(says[n]) for n in ("issued_at", "expires_at"))
+    if says["policy"] != approvers.digest:
+        return f"it is for policy {_short(says['policy'])}, not {_short(approvers.digest)}"
     if says["role"] not in person.roles:
         return f"{person.name} does not hold the role {says['role']!r}"
-    if issued < datetime.fromisoformat(request.gated_at):
-        return "it was signed before the evaluation that it is for"
-    if issued > at + _SKEW:
-        return "it was signed in the future"
     if expires - issued > LONGEST:
         return f"it is valid for longer than {LONGEST.days} days"
     if at >= expires:
         return f"it expired at {says['expires_at']}"
-    if record.hash in used:
-        return "it was used by an earlier promotion"
-    if not approvers.tiers[request.tier].author and person.name in request.authors:
+    authors = {author.casefold() for author in request.authors}
+    if not approvers.tiers[request.tier].author and person.name.casefold() in authors:
         return f"{person.name} is the author of this version"
     return ""
 

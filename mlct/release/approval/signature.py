@@ -8,7 +8,6 @@ security-key forms. Unlike `ssh-keygen -Y verify`, a security key must have been
 import base64
 import binascii
 import hashlib
-import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,16 @@ NAMESPACE = "mlct-approval@v1"
 _MAGIC = b"SSHSIG"
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _CURVES: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
-    "nistp256": (ec.SECP256R1(), hashes.SHA256()),
-    "nistp384": (ec.SECP384R1(), hashes.SHA384()),
-    "nistp521": (ec.SECP521R1(), hashes.SHA512()),
+    "ecdsa-sha2-nistp256": (ec.SECP256R1(), hashes.SHA256()),
+    "ecdsa-sha2-nistp384": (ec.SECP384R1(), hashes.SHA384()),
+    "ecdsa-sha2-nistp521": (ec.SECP521R1(), hashes.SHA512()),
 }
 _RSA = {"rsa-sha2-256": hashes.SHA256(), "rsa-sha2-512": hashes.SHA512()}
+_TOUCHED = {
+    "sk-ssh-ed25519@openssh.com": "ssh-ed25519",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ecdsa-sha2-nistp256",
+}
+_PRIVATE = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KEY-----"
 
 
 def _invalid(found: str, expected: str = "an SSH signature made for mlct") -> ApprovalInvalid:
@@ -36,33 +40,43 @@ def _invalid(found: str, expected: str = "an SSH signature made for mlct") -> Ap
 
 
 class _Wire:
-    """Reads RFC 4251 fields; every overrun is an invalid signature."""
+    """Reads RFC 4251 fields; every overrun is invalid."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
     def take(self, count: int) -> bytes:
         if count > len(self.data):
-            raise _invalid("the signature is cut short")
+            raise _invalid("the bytes are cut short")
         head, self.data = self.data[:count], self.data[count:]
         return head
 
     def string(self) -> bytes:
-        return self.take(struct.unpack(">I", self.take(4))[0])
+        return self.take(int.from_bytes(self.take(4)))
 
     def text(self) -> str:
         try:
             return self.string().decode("ascii")
         except UnicodeDecodeError as error:
-            raise _invalid("the signature holds a name that is not ASCII") from error
+            raise _invalid("a name is not ASCII") from error
+
+    def number(self) -> int:
+        found = self.string()
+        if found[:1] >= b"\x80" or len(found) > 2049:
+            raise _invalid("a number is negative or too long")
+        return int.from_bytes(found)
 
     def end(self) -> None:
         if self.data:
-            raise _invalid("the signature has bytes after its end")
+            raise _invalid("bytes follow the end")
 
 
 def _string(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
+    return len(data).to_bytes(4) + data
+
+
+def _number(value: int) -> bytes:
+    return _string(value.to_bytes(value.bit_length() // 8 + 1) if value else b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +87,19 @@ class PublicKey:
 
     @classmethod
     def parse(cls, line: str) -> "PublicKey":
-        """From an authorized_keys line, `type base64 [comment]`."""
+        """From an authorized_keys line, `type base64 [comment]`. Raises ApprovalInvalid."""
         words = line.split()
         try:
-            blob = base64.b64decode(words[1], validate=True)
-        except (IndexError, binascii.Error) as error:
+            key = cls(base64.b64decode(words[1], validate=True))
+        except (IndexError, ValueError) as error:
             raise ApprovalInvalid(
                 f"{line[:40]!r} is not an SSH public key", expected="'ssh-ed25519 AAAA... comment'"
             ) from error
-        if _Wire(blob).text() != words[0]:
-            raise ApprovalInvalid(f"the key {line[:40]!r} is not of the type that it says")
-        return cls(blob)
+        if (kind := _read(key.blob)[0]) != words[0]:
+            raise ApprovalInvalid(
+                f"the key {line[:40]!r} is not of the type that it says", expected=kind
+            )
+        return key
 
     @property
     def type(self) -> str:
@@ -94,6 +110,36 @@ class PublicKey:
         """`SHA256:…`, as `ssh-keygen -l` prints it."""
         encoded = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
         return "SHA256:" + encoded.rstrip("=")
+
+
+def _read(blob: bytes) -> tuple[str, Any, bytes | None]:
+    """Type, key and, for a security key, application. One key has one blob: others are refused."""
+    wire = _Wire(blob)
+    kind = wire.text()
+    plain = _TOUCHED.get(kind, kind)
+    key: Any
+    try:
+        if plain == "ssh-ed25519":
+            key = ed25519.Ed25519PublicKey.from_public_bytes(wire.string())
+        elif plain in _CURVES:
+            curve, point = wire.text(), wire.string()
+            if plain != f"ecdsa-sha2-{curve}" or point[:1] != b"\4":
+                raise _invalid(f"the {plain} key is a compressed point or one on {curve!r}")
+            key = ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[plain][0], point)
+        elif plain == "ssh-rsa":
+            exponent, modulus = wire.number(), wire.number()
+            if modulus.bit_length() < 2048:
+                raise _invalid(f"an RSA key of {modulus.bit_length()} bits", "2048 bits or more")
+            if blob != b"".join((_string(b"ssh-rsa"), _number(exponent), _number(modulus))):
+                raise _invalid("the RSA key's numbers are not in their shortest form")
+            key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+        else:
+            raise _invalid(f"a key of type {kind!r}", "ed25519, ECDSA or RSA")
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _invalid(f"the {kind} key is not valid", "a key made by ssh-keygen") from error
+    application = wire.string() if kind in _TOUCHED else None
+    wire.end()
+    return kind, key, application
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +172,12 @@ class Signature:
         return parsed
 
 
-def _preimage(message: bytes, namespace: str, algorithm: str, reserved: bytes = b"") -> bytes:
+def _preimage(message: bytes, namespace: str, algorithm: str) -> bytes:
     if algorithm not in ("sha256", "sha512"):
         raise _invalid(f"the signature hashes with {algorithm!r}", "sha256 or sha512")
     hashed = hashlib.new(algorithm, message).digest()
-    fields = (namespace.encode(), reserved, algorithm.encode(), hashed)
-    return _MAGIC + b"".join(map(_string, fields))
+    # The second field is reserved: empty when signed, ignored when read.
+    return _MAGIC + b"".join(map(_string, (namespace.encode(), b"", algorithm.encode(), hashed)))
 
 
 def verify(armored: str, message: bytes, *, namespace: str = NAMESPACE) -> PublicKey:
@@ -142,85 +188,40 @@ def verify(armored: str, message: bytes, *, namespace: str = NAMESPACE) -> Publi
     parsed = Signature.parse(armored)
     if parsed.namespace != namespace:
         raise _invalid(f"the signature is for {parsed.namespace!r}", f"namespace {namespace!r}")
-    signed = _preimage(message, namespace, parsed.hash_algorithm, parsed.reserved)
+    signed = _preimage(message, namespace, parsed.hash_algorithm)
+    kind, key, application = _read(parsed.key.blob)
     wire = _Wire(parsed.value)
     scheme, value = wire.text(), wire.string()
-    key = _Wire(parsed.key.blob)
-    kind = key.text()
+    if application is not None:
+        flags, counter = wire.take(1), wire.take(4)
+        if not flags[0] & 1:
+            raise _invalid("the security key was not touched", "a signature confirmed by touch")
+        first, last = (hashlib.sha256(part).digest() for part in (application, signed))
+        signed = first + flags + counter + last
+    wire.end()
+    if scheme not in (_RSA if kind == "ssh-rsa" else {kind}):
+        raise _invalid(f"a {scheme!r} signature by a {kind!r} key", "the key's own, with SHA-2")
     try:
-        if kind.startswith("sk-"):
-            _verify_touched(kind, scheme, key, value, wire, signed)
-        else:
-            wire.end()
-            _verify_plain(kind, scheme, key, value, signed)
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm) as error:
+        _match(key, scheme, value, signed)
+    except InvalidSignature as error:
         raise _invalid(
             f"the {kind} signature does not match", "a signature over these exact bytes"
         ) from error
     return parsed.key
 
 
-def _verify_plain(kind: str, scheme: str, key: _Wire, value: bytes, signed: bytes) -> None:
-    if kind == "ssh-ed25519" and scheme == kind:
-        point = key.string()
-        key.end()
-        ed25519.Ed25519PublicKey.from_public_bytes(point).verify(value, signed)
-    elif kind.startswith("ecdsa-sha2-") and scheme == kind:
-        _verify_ecdsa(kind.removeprefix("ecdsa-sha2-"), key, value, signed)
-        key.end()
-    elif kind == "ssh-rsa" and scheme in _RSA:
-        exponent, modulus = (int.from_bytes(key.string()) for _ in range(2))
-        key.end()
-        if modulus.bit_length() < 2048:
-            raise _invalid(f"an RSA key of {modulus.bit_length()} bits", "2048 bits or more")
-        public = rsa.RSAPublicNumbers(exponent, modulus).public_key()
-        if len(value) > (modulus.bit_length() + 7) // 8:
-            raise InvalidSignature
+def _match(key: Any, scheme: str, value: bytes, signed: bytes) -> None:
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        key.verify(value, signed)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        numbers = _Wire(value)
+        pair = utils.encode_dss_signature(numbers.number(), numbers.number())
+        numbers.end()
+        key.verify(pair, signed, ec.ECDSA(_CURVES[_TOUCHED.get(scheme, scheme)][1]))
+    else:
+        size = (key.key_size + 7) // 8
         # ssh may leave out leading zeros of the number.
-        value = value.rjust((modulus.bit_length() + 7) // 8, b"\0")
-        public.verify(value, signed, padding.PKCS1v15(), _RSA[scheme])
-    else:
-        raise _invalid(
-            f"a {scheme!r} signature by a {kind!r} key", "ed25519, ECDSA or RSA with SHA-2"
-        )
-
-
-def _verify_ecdsa(curve: str, key: _Wire, value: bytes, signed: bytes) -> None:
-    if curve not in _CURVES or key.text() != curve:
-        raise _invalid(f"an ECDSA key on {curve!r}", ", ".join(_CURVES))
-    group, algorithm = _CURVES[curve]
-    public = ec.EllipticCurvePublicKey.from_encoded_point(group, key.string())
-    numbers = _Wire(value)
-    r, s = int.from_bytes(numbers.string()), int.from_bytes(numbers.string())
-    numbers.end()
-    public.verify(utils.encode_dss_signature(r, s), signed, ec.ECDSA(algorithm))
-
-
-def _verify_touched(
-    kind: str, scheme: str, key: _Wire, value: bytes, wire: _Wire, signed: bytes
-) -> None:
-    flags, counter = wire.take(1), wire.take(4)
-    wire.end()
-    if not flags[0] & 1:
-        raise _invalid("the security key was not touched", "a signature confirmed by touch")
-
-    def device(application: bytes) -> bytes:
-        digests = (hashlib.sha256(part).digest() for part in (application, signed))
-        first, second = digests
-        return first + flags + counter + second
-
-    if kind == "sk-ssh-ed25519@openssh.com" and scheme == kind:
-        point, application = key.string(), key.string()
-        key.end()
-        ed25519.Ed25519PublicKey.from_public_bytes(point).verify(value, device(application))
-    elif kind == "sk-ecdsa-sha2-nistp256@openssh.com" and scheme == kind:
-        rest = _Wire(key.data)
-        rest.string(), rest.string()
-        application = rest.string()
-        rest.end()
-        _verify_ecdsa("nistp256", key, value, device(application))
-    else:
-        raise _invalid(f"a {scheme!r} signature by a {kind!r} key", "a security key's signature")
+        key.verify(value.rjust(size, b"\0"), signed, padding.PKCS1v15(), _RSA[scheme])
 
 
 def _armor(blob: bytes) -> str:
@@ -229,32 +230,50 @@ def _armor(blob: bytes) -> str:
     return "\n".join([_BEGIN, *lines, _END]) + "\n"
 
 
-def sign(key: Path, message: bytes, *, namespace: str = NAMESPACE) -> str:
-    """Armored signature of `message`.
-
-    An unencrypted private key file is used in process; every other key (with a passphrase, in an
-    agent by its `.pub` file, on a security key) through `ssh-keygen -Y sign`, which asks for it.
-    """
+def _content(key: Path) -> bytes:
     try:
-        data = key.expanduser().read_bytes()
+        return key.expanduser().read_bytes()
     except OSError as error:
         raise ApprovalInvalid(
             f"the key {key} cannot be read: {error.strerror}",
             expected="an SSH private key file",
             fix="Make one with `ssh-keygen -t ed25519`, or pass --key",
         ) from error
+
+
+def public_key(key: Path) -> PublicKey:
+    """The public half of a private key file, without its passphrase; or of a `.pub` file."""
+    data = _content(key)
+    begin, end = _PRIVATE
+    if begin in data and end in data:
+        try:
+            blob = base64.b64decode(data.partition(begin)[2].partition(end)[0])
+        except binascii.Error as error:
+            raise ApprovalInvalid(f"the key {key} is not base64") from error
+        wire = _Wire(blob.removeprefix(b"openssh-key-v1\0"))
+        wire.string(), wire.string(), wire.string(), wire.take(4)  # cipher, derivation, count
+        found = PublicKey(wire.string())
+        _read(found.blob)
+        return found
+    if data.startswith(b"-----"):  # an older format hides it: ssh looks beside it too
+        data = _content(key.with_name(f"{key.name}.pub"))
+    return PublicKey.parse(data.decode(errors="replace"))
+
+
+def sign(key: Path, message: bytes, *, namespace: str = NAMESPACE) -> str:
+    """Armored signature of `message`. Raises ApprovalInvalid.
+
+    An unencrypted private key file is used in process; every other key (with a passphrase, in an
+    agent by its `.pub` file, on a security key) through `ssh-keygen -Y sign`, which asks for it.
+    """
     try:
-        private = serialization.load_ssh_private_key(data, password=None)
+        private = serialization.load_ssh_private_key(_content(key), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return _sign_elsewhere(key.expanduser(), message, namespace)
-    signed = _preimage(message, namespace, "sha512")
-    line = private.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    public = PublicKey.parse(line.decode())
-    scheme, value = _sign_here(private, public, signed)
+    public = public_key(key)
+    scheme, value = _sign_here(private, public, _preimage(message, namespace, "sha512"))
     fields = (public.blob, namespace.encode(), b"", b"sha512", _string(scheme) + _string(value))
-    return _armor(_MAGIC + struct.pack(">I", 1) + b"".join(map(_string, fields)))
+    return _armor(_MAGIC + b"\0\0\0\1" + b"".join(map(_string, fields)))
 
 
 def _sign_here(private: Any, public: PublicKey, signed: bytes) -> tuple[bytes, bytes]:
@@ -262,14 +281,9 @@ def _sign_here(private: Any, public: PublicKey, signed: bytes) -> tuple[bytes, b
         return b"ssh-ed25519", private.sign(signed)
     if isinstance(private, rsa.RSAPrivateKey):
         return b"rsa-sha2-512", private.sign(signed, padding.PKCS1v15(), hashes.SHA512())
-    if isinstance(private, ec.EllipticCurvePrivateKey):
-        algorithm = _CURVES[public.type.removeprefix("ecdsa-sha2-")][1]
-        pair = utils.decode_dss_signature(private.sign(signed, ec.ECDSA(algorithm)))
-        numbers = (n.to_bytes(n.bit_length() // 8 + 1) for n in pair)
-        return public.type.encode(), b"".join(map(_string, numbers))
-    raise ApprovalInvalid(
-        f"a {public.type!r} key cannot sign approvals", expected="ed25519, ECDSA or RSA"
-    )
+    algorithm = _CURVES[public.type][1]
+    pair = utils.decode_dss_signature(private.sign(signed, ec.ECDSA(algorithm)))
+    return public.type.encode(), b"".join(map(_number, pair))
 
 
 def _sign_elsewhere(key: Path, message: bytes, namespace: str) -> str:

@@ -1,0 +1,219 @@
+"""Only people promote, only what they signed; anybody may take it back."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mlct.defs.jobs import AUTOMATION_TAGS
+from mlct.errors import RegistryError
+
+CHAMPION = dg.AssetKey(["late", "champion"])
+
+
+def alias(world: Any) -> int | None:
+    return world.home.registry.alias("late", "production")
+
+
+def moves(world: Any) -> int:
+    return len(world.home.ledger.records(slot="late@production"))
+
+
+def champion(result: Any) -> dict[str, Any]:
+    """What a run told the asset catalog about the champion."""
+    (event,) = [
+        e.step_materialization_data.materialization
+        for e in result.all_events
+        if e.is_step_materialization and e.asset_key == CHAMPION
+    ]
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_an_approved_version_goes_live_in_ledger_mlflow_and_catalog(trained, made):
+    trained.approve(1)
+    done = trained.promote(1)
+    assert done.success
+    assert alias(trained) == 1
+    assert trained.records("promotion")[-1]["version"] == 1
+    told = champion(done)
+    assert (told["version"], told["move"], told["replaces"]) == (1, "promotion", "nothing")
+    assert told["approved_by"] == "ana (model-risk)"
+    assert trained.instance.get_latest_materialization_event(CHAMPION).run_id == done.run_id
+
+
+def test_the_champions_data_version_is_the_artifact(trained):
+    trained.approve(1)
+    trained.promote(1)
+    event = trained.instance.get_latest_materialization_event(CHAMPION)
+    (said,) = trained.records("training")
+    assert event.asset_materialization.tags["dagster/data_version"] == said["artifact"]
+
+
+def test_what_nobody_signed_stays_where_it_is(trained, why):
+    done = trained.promote(1)
+    assert not done.success
+    assert "PromotionRefused: late@1 has nobody" in why(done)
+    assert "1 approver for risk tier 'low'" in why(done)
+    assert (alias(trained), moves(trained)) == (None, 0)
+
+
+def test_a_version_that_does_not_exist_is_refused(trained, why):
+    done = trained.promote(7)
+    assert not done.success
+    assert "late@7 has no gate statement" in why(done)
+    assert moves(trained) == 0
+
+
+def test_a_bare_launch_is_refused_before_it_starts(trained):
+    job = trained.defs.resolve_job_def("late_promotion")
+    with pytest.raises(dg.DagsterInvalidConfigError, match='Missing required config entry "ops"'):
+        job.execute_in_process(instance=trained.instance)
+    with pytest.raises(dg.DagsterInvalidConfigError, match="version"):
+        dg.validate_run_config(job, {"ops": {"late_promote": {"config": {"version": "newest"}}}})
+
+
+@pytest.mark.parametrize("tag", sorted(AUTOMATION_TAGS))
+def test_a_run_that_automation_launched_is_refused(trained, why, tag):
+    trained.approve(1)
+    done = trained.promote(1, tags={tag: "x"})
+    assert not done.success
+    assert f"Only people promote: this run carries {tag}" in why(done)
+    assert (alias(trained), moves(trained)) == (None, 0)
+
+
+def test_the_promotion_op_refuses_to_run_in_another_job(trained, why):
+    trained.approve(1)
+    copied = trained.defs.resolve_job_def("late_promotion").graph.to_job(
+        name="nightly", resource_defs=trained.defs.resources, executor_def=dg.in_process_executor
+    )
+    config = {"ops": {"late_promote": {"config": {"version": 1}}}}
+    done = copied.execute_in_process(
+        instance=trained.instance, raise_on_error=False, run_config=config
+    )
+    assert not done.success
+    assert "runs in late_promotion only, found nightly" in why(done)
+    assert moves(trained) == 0
+
+
+def test_a_second_promotion_of_the_same_version_is_refused(live, why):
+    done = live.promote(1)
+    assert not done.success
+    assert "late@1 is live" in why(done)
+    assert moves(live) == 1
+
+
+def test_a_promotion_is_not_retried_and_not_queued_behind_training(world):
+    jobs = {job.name: job for job in world.defs.jobs}
+    assert jobs["late_promotion"].tags["dagster/max_retries"] == "0"
+    assert jobs["late_retrain"].tags["mlct/model"] == "late"
+    for name in ("late_promotion", "late_rollback"):
+        assert "mlct/model" not in jobs[name].tags
+
+
+def test_the_champion_cannot_be_materialised(live):
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as refused:
+        live.materialize("champion")
+    assert "champion" in str(refused.value.__cause__)
+
+
+def test_a_rollback_repoints_the_slot_and_quarantines_without_training(succeeded):
+    versions = succeeded.versions()
+    config = {"ops": {"late_roll_back": {"config": {"reason": "alerts doubled"}}}}
+    done = succeeded.run("late_rollback", config=config)
+    assert done.success
+    assert (alias(succeeded), succeeded.versions()) == (1, versions)
+    (quarantine,) = succeeded.records("quarantine")
+    assert (quarantine["version"], quarantine["reason"]) == (2, "alerts doubled")
+    told = champion(done)
+    assert (told["version"], told["move"], told["reason"]) == (1, "rollback", "alerts doubled")
+
+
+def test_a_rollback_needs_no_words_at_three_in_the_morning(succeeded):
+    assert succeeded.run("late_rollback").success
+    assert succeeded.records("rollback")[-1]["reason"] == "rolled back by hand"
+
+
+def test_automation_may_roll_back(succeeded):
+    done = succeeded.run("late_rollback", tags={"dagster/sensor_name": "late_rollback_on_breach"})
+    assert done.success
+    assert alias(succeeded) == 1
+
+
+@pytest.mark.parametrize("fixture", ["trained", "live"])
+def test_a_rollback_to_nowhere_is_refused(request, why, fixture):
+    world = request.getfixturevalue(fixture)
+    before = moves(world)
+    done = world.run("late_rollback")
+    assert not done.success
+    assert "RollbackRefused" in why(done)
+    assert moves(world) == before
+
+
+def test_what_was_rolled_back_does_not_come_back(succeeded, why, check):
+    assert succeeded.run("late_rollback").success
+    done = succeeded.promote(2)
+    assert not done.success
+    assert "quarantined" in why(done)
+    again = check(succeeded.retrain(), "champion_challenger_gate")
+    assert "version 2 is quarantined" in again.description
+
+
+@pytest.fixture
+def mlflow_goes_down(monkeypatch):
+    """MLflow answers until somebody wants to move an alias."""
+    from mlct.adapters.mlflow_registry import MlflowRegistry
+
+    def down(*_: Any) -> None:
+        raise RegistryError("MLflow could not move the alias")
+
+    monkeypatch.setattr(MlflowRegistry, "set_alias", down)
+    return monkeypatch
+
+
+def test_a_rollback_stands_when_mlflow_is_down_and_the_run_says_not_to_repeat_it(
+    succeeded, why, mlflow_goes_down
+):
+    done = succeeded.run("late_rollback")
+    assert not done.success
+    assert "version 1 is live in production, do not repeat this run" in why(done)
+    assert "mlct reconcile late" in why(done)
+    event = succeeded.instance.get_latest_materialization_event(CHAMPION).asset_materialization
+    assert event.metadata["move"].value == "rollback"
+    assert succeeded.records("rollback")[-1]["version"] == 1
+    mlflow_goes_down.undo()
+    assert succeeded.mlct("reconcile", "late")[0] == 0
+    assert alias(succeeded) == 1
+
+
+def slot_check(world: Any) -> Any:
+    key = dg.AssetCheckKey(CHAMPION, "slot_matches_ledger")
+    job = dg.define_asset_job(
+        "look", dg.AssetSelection.checks(key), executor_def=dg.in_process_executor
+    )
+    defs = dg.Definitions.merge(world.defs, dg.Definitions(jobs=[job]))
+    (found,) = world.run("look", defs=defs).get_asset_check_evaluations()
+    return found
+
+
+def test_the_slot_check_agrees_when_all_is_well(trained, live):
+    assert slot_check(trained).description.startswith("nothing is live yet")
+    found = slot_check(live)
+    assert found.passed
+    assert "version 1 is live" in found.description
+
+
+def test_the_slot_check_sees_an_alias_that_somebody_moved(succeeded):
+    succeeded.home.registry.set_alias("late", "production", 1)
+    found = slot_check(succeeded)
+    assert not found.passed
+    assert "version 2 is live; alias 'production' points at 1" in found.description
+    assert "mlct reconcile late" in found.description
+
+
+def test_the_slot_check_sees_bytes_that_somebody_changed(live):
+    (said,) = live.records("training")
+    path = live.root / "store" / "objects" / said["artifact"][:2] / said["artifact"]
+    path.write_text("{}")
+    found = slot_check(live)
+    assert not found.passed
+    assert said["artifact"] in found.description
