@@ -214,7 +214,7 @@ def weakened_approvers(world):
         (too_long_a_life, "it is valid for longer than 30 days"),
         (an_approval_from_before_the_evaluation, "signed before the evaluation"),
         (an_approval_from_the_future, "it was signed in the future"),
-        (an_approval_of_an_earlier_evaluation, "ben's approve does not count: it is for evidence"),
+        (an_approval_of_an_earlier_evaluation, "ben's approve does not count: it is for gate"),
         (an_edited_body, "the ssh-ed25519 signature does not match"),
         (no_signature, "not an armored SSH signature"),
         (a_signature_of_something_else, "the ssh-ed25519 signature does not match"),

@@ -71,7 +71,7 @@ def load(path: Path) -> Approvers:
     """Read an approvers file. Raises ApprovalInvalid naming the entry that is wrong."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml ships no types
         """YAML lets a repeated key win silently: a second `tiers:` at the end of a long file."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

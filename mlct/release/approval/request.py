@@ -108,7 +108,7 @@ class Request:
 
     def binding(self) -> dict[str, Any]:
         """The fields that a signature covers, besides who, when and what decision."""
-        names = ("model", "version", "slot", "tier", "artifact", "evidence", "gate", "head")
+        names = ("model", "version", "slot", "tier", "artifact", "head", "gate", "evidence")
         return {n: getattr(self, n) for n in (*names, "rollback_target")}
 
     def to_dict(self) -> dict[str, Any]:
