@@ -202,6 +202,9 @@ def main() -> None:
     with step("rollback", "2014-01-02") as tell:
         text = mlct("rollback", MODEL, "--reason", "alerts at EWR doubled overnight", "--yes")
         tell(text.splitlines()[0])
+    with step("monitor") as tell:
+        done = loop.run(f"{MODEL}_monitoring")
+        tell(next(c.description for c in done.get_asset_check_evaluations() if c.passed))
 
     print(f"\n{mlct('status')}\n\n{mlct('history', MODEL)}\n\n{mlct('verify')}")
     minutes, seconds = divmod(time.monotonic() - began, 60)

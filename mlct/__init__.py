@@ -18,6 +18,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "BusinessMetric": "mlct.evaluation.business",
     "Columns": "mlct.data.window",
     "Comparison": "mlct.evaluation.compare",
     "GateDecision": "mlct.evaluation.gate",
@@ -29,7 +30,10 @@ _NAMES = {
     "MlctError": "mlct.errors",
     "ModelSpec": "mlct.spec",
     "NonInferiority": "mlct.evaluation.gate",
+    "Ratio": "mlct.evaluation.gate",
+    "ReplaceWhenStale": "mlct.evaluation.gate",
     "RetrainPolicy": "mlct.monitoring.trigger",
+    "SliceRegression": "mlct.evaluation.gate",
     "SnapshotIOManager": "mlct.defs.io_manager",
     "Superiority": "mlct.evaluation.gate",
     "Windows": "mlct.data.window",
@@ -44,6 +48,9 @@ _NAMES = {
     "decide": "mlct.evaluation.gate",
     "evaluate": "mlct.evaluation.evaluate",
     "guarded": "mlct.defs.build",
+    "leakage_suspects": "mlct.evaluation.leakage",
+    "no_change": "mlct.evaluation.baseline",
+    "select": "mlct.evaluation.selection",
 }
 
 __all__ = sorted(_NAMES)

@@ -210,6 +210,7 @@ def _rollback(home: Home, options: Any) -> Answer:
             reason=options.reason,
             actor=_actor(),
             slot=options.slot,
+            version=current.version if current else None,
         )
     except RegistryError as error:
         # The ledger moves first: a second rollback would go back one version too far.

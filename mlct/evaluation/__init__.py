@@ -3,6 +3,7 @@
 metric.py     Metric: a name, a function, a direction; the usual ones by name
 business.py   BusinessMetric: a metric in the user's own units, that sees columns of the holdout
 holdout.py    the checked rows of one holdout, and how they are resampled
+replicate.py  a metric of many bootstrap replicates at once
 estimate.py   a value or a difference with its standard error and bounds
 compare.py    compare(): paired, one-sided, cluster-aware
 baseline.py   no_change(): the last known label, which every model must beat

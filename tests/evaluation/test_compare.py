@@ -11,9 +11,10 @@ from scipy import stats
 
 from mlct.errors import EvaluationError, SpecError
 from mlct.evaluation.compare import Comparison, compare
-from mlct.evaluation.estimate import estimates, placements, prepare
+from mlct.evaluation.estimate import estimates, placements
 from mlct.evaluation.holdout import holdout
 from mlct.evaluation.metric import METRICS, Metric
+from mlct.evaluation.replicate import prepare
 
 ORACLES = Path(__file__).parents[3] / "shared" / "oracles"
 PUBLISHED = ORACLES / "delong_asah.json"
@@ -230,7 +231,7 @@ def test_fewer_thresholds_keep_the_value_and_the_error(name, positives, monkeypa
     thinned = prepare(rows, metric, scores[0])(np.ones((1, rows.units)))
     assert thinned == pytest.approx(metric.function(y, scores[0]), rel=1e-9)
     few = draws()
-    monkeypatch.setattr("mlct.evaluation.estimate._PRODUCT", 0)
+    monkeypatch.setattr("mlct.evaluation.replicate._PRODUCT", 0)
     every = draws()
     assert (few != every).any()
     assert few.std() == pytest.approx(every.std(), rel=0.02)

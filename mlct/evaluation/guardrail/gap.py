@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from mlct.errors import EvaluationError
-from mlct.evaluation.estimate import REPLICATES, prepare
+from mlct.evaluation.estimate import REPLICATES
 from mlct.evaluation.holdout import Holdout, check_metric, check_score, holdout
 from mlct.evaluation.metric import Floats, Metric, Sums, with_threshold
 from mlct.evaluation.metric import metric as find_metric
+from mlct.evaluation.replicate import prepare
 from mlct.evaluation.rule import FAIRNESS, GroupGap
 
 

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from mlct.data.digest import canonical
@@ -121,7 +122,7 @@ def decide(
     approvers: Approvers,
     *,
     decision: str,
-    key: Any,
+    key: Path,
     comment: str,
     at: datetime,
     lifetime: timedelta = timedelta(days=7),
