@@ -156,6 +156,9 @@ def _explain(home: Home, options: Any) -> Answer:
 
 def _request(home: Home, options: Any) -> Answer:
     model, version = options.model
+    if version is None:
+        # A version that waits, before a newer one that the gate refused.
+        version = max(answers.waiting(home.ledger, model, options.slot), default=None)
     asked = slots.request(home.ledger, model, version, options.slot)
     report = json.loads(home.store.get(asked.evidence))
     text, given = "", list[approvals.Approval]()

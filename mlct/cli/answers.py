@@ -74,7 +74,6 @@ def status(ledger: Ledger, slot: str) -> list[dict[str, Any]]:
     rows = []
     for model in ledger.models():
         current = live(ledger, model, slot)
-        waiting = [v for v in states(ledger, model, slot) if _waits(ledger, model, v, slot)]
         row: dict[str, Any] = {"model": model, "slot": slot, "version": None}
         if current:
             trained = _training(ledger, model, current.version)
@@ -86,8 +85,13 @@ def status(ledger: Ledger, slot: str) -> list[dict[str, Any]]:
                 "trained_until": trained["train_end"],
                 "rollback_target": rollback_target(ledger, current),
             }
-        rows.append(row | {"waits_for_approval": waiting})
+        rows.append(row | {"waits_for_approval": waiting(ledger, model, slot)})
     return rows
+
+
+def waiting(ledger: Ledger, model: str, slot: str) -> list[int]:
+    """The versions that approvals could carry into the slot now."""
+    return [v for v in states(ledger, model, slot) if _waits(ledger, model, v, slot)]
 
 
 def _waits(ledger: Ledger, model: str, version: int, slot: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+import mlct
 from mlct.errors import RegistryError
 
 COMMANDS = (
@@ -56,6 +57,16 @@ def test_what_was_judged_against_an_older_champion_waits_no_more(live, boosted, 
     live.approve(3)
     assert live.promote(3).success
     assert answer(live, "status")[0]["waits_for_approval"] == []
+
+
+def test_request_finds_the_version_that_waits_behind_a_refused_one(live, boosted):
+    live.declare(estimator=boosted)
+    assert live.retrain().success
+    wanted = mlct.Superiority("roc_auc", min_effect=0.5)
+    live.declare(seed=1, gate=mlct.GatePolicy(primary=wanted))
+    assert live.retrain().success
+    assert answer(live, "show", "late@3")["verdict"] == "FAIL"
+    assert answer(live, "request", "late")["version"] == 2
 
 
 def test_status_of_an_empty_ledger_is_no_error(world):
