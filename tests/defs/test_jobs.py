@@ -72,6 +72,17 @@ def test_a_bare_launch_is_refused_before_it_starts(trained):
         dg.validate_run_config(job, {"ops": {"late_promote": {"config": {"version": "newest"}}}})
 
 
+@pytest.mark.parametrize("resource", ["mlct", "snapshots"])
+@pytest.mark.parametrize("job", ["late_promotion", "late_rollback", "late_retrain"])
+def test_who_launches_a_run_cannot_choose_another_home_or_approvers_file(trained, job, resource):
+    mine = {"mlct": {"approvers_file": "mine.yaml"}, "snapshots": {"home": {"root": "mine"}}}
+    config = {"resources": {resource: {"config": mine[resource]}}}
+    if job == "late_promotion":
+        config |= {"ops": {"late_promote": {"config": {"version": 1}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entry"):
+        dg.validate_run_config(trained.defs.resolve_job_def(job), config)
+
+
 @pytest.mark.parametrize("tag", sorted(AUTOMATION_TAGS))
 def test_a_run_that_automation_launched_is_refused(trained, why, tag):
     trained.approve(1)
