@@ -101,6 +101,13 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
                 f"The promotion op runs in {name} only, found {context.job_name}.",
                 allow_retries=False,
             )
+        given: Any = context.run.run_config or {}
+        if given.get("resources", {}).get("mlct", {}).get("config"):
+            raise dg.Failure(
+                "The run config sets the resource mlct, and with it which approvers file counts. "
+                "Take `resources` out of it; what mlct uses is set where definitions are made.",
+                allow_retries=False,
+            )
         home = mlct.home
         with _move(context, spec, home.ledger) as actor:
             promote(

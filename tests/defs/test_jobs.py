@@ -5,7 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlct.defs.jobs import AUTOMATION_TAGS
+from mlct.defs.jobs import AUTOMATION_TAGS, promotion_job
+from mlct.defs.resources import MlctHome
 from mlct.errors import RegistryError
 
 CHAMPION = dg.AssetKey(["late", "champion"])
@@ -81,6 +82,22 @@ def test_who_launches_a_run_cannot_choose_another_home_or_approvers_file(trained
         config |= {"ops": {"late_promote": {"config": {"version": 1}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match="unexpected config entry"):
         dg.validate_run_config(trained.defs.resolve_job_def(job), config)
+
+
+def test_a_home_that_takes_run_config_does_not_let_it_into_a_promotion(trained, why):
+    trained.approve(1)
+    home = trained.home
+    defs = dg.Definitions(
+        jobs=[promotion_job(trained.spec)], resources={"mlct": MlctHome(root=home.root)}
+    )
+    chosen = {"mlct": {"config": {"root": home.root, "approvers_file": "mine.yaml"}}}
+    config = {"ops": {"late_promote": {"config": {"version": 1}}}, "resources": chosen}
+    done = defs.resolve_job_def("late_promotion").execute_in_process(
+        instance=trained.instance, raise_on_error=False, run_config=config
+    )
+    assert not done.success
+    assert "sets the resource mlct" in why(done)
+    assert moves(trained) == 0
 
 
 @pytest.mark.parametrize("tag", sorted(AUTOMATION_TAGS))
