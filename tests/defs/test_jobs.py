@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from mlct.defs.jobs import AUTOMATION_TAGS, promotion_job
+from mlct.defs.jobs.promotion import AUTOMATION_TAGS, promotion_job
 from mlct.defs.resources import MlctHome
 from mlct.errors import RegistryError
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 from mlct.errors import MlctError, PromotionRefused, RegistryError, RollbackRefused
 from mlct.release import slot as slots
+from mlct.release.slot import promotion, state
 from mlct.release.approval.request import Request
 from mlct.release.ledger import Ledger
 
@@ -308,11 +309,12 @@ def no_compare_and_swap(monkeypatch):
         return right(ledger, content, slot=slot, supersedes=supersedes, **how)
 
     monkeypatch.setattr(Ledger, "append", append)
-    monkeypatch.setattr(slots, "request", Request.of)
+    monkeypatch.setattr(promotion, "request", Request.of)
 
 
 def forgotten_quarantine(monkeypatch):
-    monkeypatch.setattr(slots, "_banned", lambda *_: None)
+    for module in (state, promotion):
+        monkeypatch.setattr(module, "banned", lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sensors of a model. They only read stored results; a tick costs milliseconds."""
+"""When to retrain."""
 
 import dagster as dg
 

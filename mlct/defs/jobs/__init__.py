@@ -1,0 +1,7 @@
+"""Jobs of a model: retrain and monitoring (asset jobs), promotion and rollback (ops)."""
+
+from mlct.defs.jobs.promotion import promotion_job
+from mlct.defs.jobs.retrain import monitoring_job, retrain_job
+from mlct.defs.jobs.rollback import rollback_job
+
+__all__ = ["monitoring_job", "promotion_job", "retrain_job", "rollback_job"]

@@ -1,0 +1,36 @@
+"""Asset jobs: retrain and monitoring."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlct.defs.assets.training_set import TrainingSetConfig
+from mlct.defs.names import MODEL_TAG, key
+from mlct.spec import ModelSpec
+
+
+def retrain_job(spec: ModelSpec) -> Any:
+    """training_set, challenger, evaluation: in one process, as each spawned step costs seconds."""
+    names = ("training_set", "challenger", "evaluation")
+    return dg.define_asset_job(
+        f"{spec.name}_retrain",
+        selection=dg.AssetSelection.assets(*(key(spec, n) for n in names)),
+        description=f"Cut, validate, train and evaluate a challenger of {spec.name}. `as_of` "
+        "replays history; newest is now, or the end of the data.",
+        # Shown in the launchpad, where nobody would guess that it exists.
+        config=dg.RunConfig(ops={f"{spec.name}__training_set": TrainingSetConfig()}),
+        tags={MODEL_TAG: spec.name},
+        executor_def=dg.in_process_executor,
+    )
+
+
+def monitoring_job(spec: ModelSpec) -> Any:
+    """Measure the newest window, for the drift sensor to read, and look at the slot."""
+    return dg.define_asset_job(
+        f"{spec.name}_monitoring",
+        selection=dg.AssetSelection.assets(key(spec, "monitoring"))
+        | dg.AssetSelection.checks_for_assets(key(spec, "champion")),
+        description=f"Measure drift of the newest window of {spec.name}, and check that the slot, "
+        "MLflow's alias and the live bytes agree with the ledger.",
+        executor_def=dg.in_process_executor,
+    )
