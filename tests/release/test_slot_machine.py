@@ -24,9 +24,9 @@ from hypothesis.stateful import (
 
 from mlct.errors import MlctError, PromotionRefused, RegistryError, RollbackRefused
 from mlct.release import slot as slots
-from mlct.release.slot import promotion, state
 from mlct.release.approval.request import Request
 from mlct.release.ledger import Ledger
+from mlct.release.slot import promotion, state
 
 ROLE = {"ana": "model-risk", "ben": "product", "cid": "product"}
 PROFILE = settings(
