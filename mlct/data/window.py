@@ -73,18 +73,30 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
-    """Lengths of the training and holdout windows, the label delay and the cluster unit."""
+    """Lengths of the training and holdout windows, the label delay and the cluster unit.
+
+    `selection` is the last part of the training window, on which one of several candidates is
+    chosen; without candidates it is not used.
+    """
 
     train: str
     holdout: str
     label_delay: str = "0d"
     cluster: str = "1d"
+    selection: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("train", "holdout", "label_delay", "cluster"):
+        optional = ("selection",) if self.selection is not None else ()
+        for name in ("train", "holdout", "label_delay", "cluster", *optional):
             length = duration(getattr(self, name), field=f"Windows.{name}")
             if not length and name != "label_delay":
                 raise SpecError(f"Windows.{name} is zero", expected="a positive duration")
+        if self.selection is not None and duration(self.selection) >= duration(self.train):
+            raise SpecError(
+                f"Windows.selection is {self.selection!r}, of a training window of {self.train!r}",
+                expected="a shorter one: what is left of it fits the candidates",
+                field="selection",
+            )
 
     def bounds(self, as_of: datetime) -> tuple[datetime, datetime, datetime]:
         """`(train start, holdout start, holdout end)`: windows are `[start, end)`.
@@ -250,6 +262,38 @@ def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: dateti
         holdout_end=holdout_end,
         counts={"train": train_counts, "holdout": holdout_counts},
     )
+
+
+def selection_cut(
+    train: pa.Table, columns: Columns, windows: Windows, *, end: datetime
+) -> tuple[pa.Table, pa.Table]:
+    """Training rows as `(rows to fit candidates on, rows to choose one on)`.
+
+    The last `Windows.selection` before `end`, where the training window ends, is for choosing; the
+    rest, as far as its labels were known when that part began, is for fitting. Raises DataError
+    where either is empty.
+    """
+    if windows.selection is None:
+        raise SpecError("Windows.selection is None", expected="a duration", field="selection")
+    start = end - duration(windows.selection)
+    time = train[columns.time]
+    late = pc.greater_equal(time, scalar(start, time.type))
+    if columns.label_time:
+        instant = train[columns.label_time]
+        known = pc.less_equal(instant, scalar(start, instant.type))
+    else:
+        known = pc.less(time, scalar(start - duration(windows.label_delay), time.type))
+    early = train.filter(pc.and_(pc.invert(late), known)).combine_chunks()
+    chosen_on = train.filter(late).combine_chunks()
+    for name, rows in (("before", early), ("in", chosen_on)):
+        if not rows.num_rows:
+            raise DataError(
+                f"no training row with a known label lies {name} the selection window "
+                f"[{start:%Y-%m-%d %H:%M}, {end:%Y-%m-%d %H:%M}) UTC",
+                expected="rows to fit the candidates on, and rows to choose one on",
+                fix="Change Windows.selection, or widen Windows.train",
+            )
+    return early, chosen_on
 
 
 def clusters(times: pa.ChunkedArray | pa.Array, unit: str) -> Any:

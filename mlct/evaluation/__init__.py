@@ -1,6 +1,6 @@
 """Is the challenger better, and may people be asked to approve it?
 
-metric.py     Metric: a name, a function, a direction; the usual ones by name
+metric/       Metric: a name, a function, a direction; the usual ones by name
 business.py   BusinessMetric: a metric in the user's own units, that sees columns of the holdout
 holdout.py    the checked rows of one holdout, and how they are resampled
 replicate.py  a metric of many bootstrap replicates at once

@@ -17,6 +17,9 @@ from mlct.evaluation.rule import (
 
 PASS, FAIL, INCONCLUSIVE, NOT_JUDGED = "PASS", "FAIL", "INCONCLUSIVE", "NOT JUDGED"
 NOT_NEEDED = "NOT NEEDED"
+#: The verdict on a fallback, which no gate compares with anything.
+NOT_COMPARED = "NOT COMPARED"
+TOLD = 2
 _PROMOTING = (Superiority.kind, ReplaceWhenStale.kind)
 _GUARDRAILS = tuple(r.kind for r in (NonInferiority, Limit, Ratio, GroupGap, SliceRegression))
 
@@ -55,9 +58,12 @@ class GateDecision:
 
     @property
     def sentence(self) -> str:
-        """The verdict and what decided it, in one line."""
+        """The verdict and what decided it, in one line: of many rules the first two in full."""
         if self.verdict != PASS:
-            told = [rule.reason for rule in self.rules if rule.outcome == self.verdict]
+            stands = [rule for rule in self.rules if rule.outcome == self.verdict]
+            told = [rule.reason for rule in stands[:TOLD]]
+            if more := [rule.name for rule in stands[TOLD:]]:
+                told.append(f"and {len(more)} more: {', '.join(more)}")
             return f"{self.verdict}: {'; '.join(told)}"
         lead = [rule for rule in self.rules if rule.rule in ("champion", "baseline")]
         won = [r for r in self.rules if r.rule in _PROMOTING and r.outcome == PASS]

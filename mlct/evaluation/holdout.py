@@ -212,3 +212,27 @@ def _codes(clusters: Any, rows: int) -> tuple[npt.NDArray[np.intp], int]:
         )
     names, codes = np.unique(array, return_inverse=True)
     return codes.reshape(-1), len(names)
+
+
+def numbered(name: str, values: Any, rows: int) -> tuple[list[str], Any]:
+    """`(group names in order, number of each row's group)` of the groups `name`.
+
+    Of a million rows only the few names are ever made into text.
+    """
+    array = np.asarray(values)
+    if array.shape != (rows,):
+        raise EvaluationError(
+            f"the groups {name!r} have shape {array.shape}",
+            expected=f"one group a row, ({rows},)",
+        )
+    try:
+        distinct, of_row = np.unique(array, return_inverse=True)
+    except TypeError:  # values of several kinds have no order but that of their text
+        distinct, of_row = np.unique(array.astype(str), return_inverse=True)
+    return ordered(distinct.astype(str), of_row)
+
+
+def ordered(texts: Any, of_row: Any) -> tuple[list[str], Any]:
+    """Names in the order of their text, where two of one text are one group."""
+    names, place = np.unique(texts, return_inverse=True)
+    return names.tolist(), place.reshape(-1)[of_row.reshape(-1)]

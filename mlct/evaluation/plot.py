@@ -5,8 +5,10 @@ Those of `plots` take `y_true` (rows,) and `scores`, model name to array (rows,)
 global state, no window.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,16 +27,69 @@ _STYLES = {
 _OTHERS = (("#009e73", "-."), ("#cc79a7", "-"), ("#56b4e9", "--"), ("#000000", ":"))
 _WORSE = "#c1272d"
 _POINTS = 400  # of a curve: more cannot be seen
+_WRITTEN = 8  # classes of which each share is written into its field
 _SLICES = 20  # of a forest: more cannot be read
 
 
 def plots(task: str, y_true: Any, scores: Mapping[str, Any]) -> dict[str, bytes]:
-    """All pictures of a task, name to PNG; several classes have none yet."""
-    if task == "multiclass":
-        return {}
-    of_classes = (roc, precision_recall, calibration, score_distribution)
-    chosen = of_classes if task == "binary" else (predicted_actual, residuals)
-    return {draw.__name__: draw(y_true, scores) for draw in chosen}
+    """All pictures of a task, name to PNG."""
+    chosen: dict[str, tuple[Callable[..., bytes], ...]] = {
+        "binary": (roc, precision_recall, calibration, score_distribution),
+        "multiclass": (confusion, confidence),
+    }
+    numbers = (predicted_actual, residuals)
+    return {draw.__name__: draw(y_true, scores) for draw in chosen.get(task, numbers)}
+
+
+def confusion(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """Of each class, the share that a model takes for which; scores (rows, classes)."""
+    rows, checked = _checked(y_true, scores, "accuracy")
+    figure, panels = _panels(len(checked), "Confusion")
+    figure.set_size_inches(figure.get_figwidth(), 4.4)  # square panels leave no room below
+    truth = rows.y_true.astype(np.intp)
+    for axes, (name, _, score) in zip(panels, _styled(checked), strict=True):
+        classes = score.shape[1]
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (truth, score.argmax(axis=1)), rows.mass)
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-300)
+        axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1)
+        if classes <= _WRITTEN:
+            for (row, column), value in np.ndenumerate(share):
+                colour = "white" if value > 0.6 else "black"
+                place = (column + 0.5, row + 0.5)
+                axes.text(*place, f"{value:.0%}", ha="center", va="center", color=colour)
+        axes.set(xlabel="Taken for class", ylabel="Class", aspect="equal")
+        axes.set_xticks(np.arange(classes) + 0.5, range(classes))
+        axes.set_yticks(np.arange(classes) + 0.5, range(classes))
+        accuracy = METRICS["accuracy"](rows.y_true, score)
+        axes.set_title(f"{name}  accuracy {accuracy:.3f}", fontsize=10)
+    panels[0].invert_yaxis()  # shared by all of them
+    return _png(figure)
+
+
+def confidence(y_true: Any, scores: Mapping[str, Any]) -> bytes:
+    """How often the most likely class is right, against its score; scores (rows, classes)."""
+    rows, checked = _checked(y_true, scores, "accuracy")
+    right = {n: (s.argmax(axis=1) == rows.y_true) * 1.0 for n, s in checked.items()}
+    figure, axes = _canvas("Calibration of the likeliest class", "Its mean score", "Share right")
+    for name, (colour, line), score in _styled(checked):
+        top = score.max(axis=1)
+        of_row = bins(top)
+        size = np.bincount(of_row)
+        filled = size > 0
+        axes.plot(
+            np.bincount(of_row, top)[filled] / size[filled],
+            np.bincount(of_row, right[name])[filled] / size[filled],
+            color=colour,
+            linestyle=line,
+            marker="o",
+            markersize=4,
+            label=name,
+        )
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend(loc="upper left", frameon=False)
+    return _png(figure)
 
 
 def roc(y_true: Any, scores: Mapping[str, Any]) -> bytes:
@@ -224,6 +279,33 @@ def metric_history(
     axes.margins(y=0.25)
     if at:
         axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def timelines(
+    metric: str,
+    at: Sequence[datetime],
+    values: Mapping[str, Sequence[float | None]],
+    marks: Mapping[str, Collection[datetime]] = MappingProxyType({}),
+) -> bytes:
+    """One metric over time, a line for each name; dots where a name is marked.
+
+    `values` have the length of `at`; None leaves a gap.
+    """
+    figure, axes = _canvas(f"{metric} over time", "", metric)
+    figure.set_size_inches(8.0, 3.9)
+    colours = [colour for colour, _ in (*_STYLES.values(), *_OTHERS)]
+    for number, (name, line) in enumerate(values.items()):
+        # Another style with each round of the colours.
+        again, place = divmod(number, len(colours))
+        colour, style = colours[place], ("-", "--", ":", "-.")[again % 4]
+        known = np.array([np.nan if v is None else v for v in line])
+        axes.plot(at, known, color=colour, linestyle=style, linewidth=1.3, label=name)
+        marked = [i for i, when in enumerate(at) if when in marks.get(name, ())]
+        axes.plot([at[i] for i in marked], known[marked], "o", color=colour, markersize=4)
+    figure.autofmt_xdate()
+    if values:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     return _png(figure)
 
 

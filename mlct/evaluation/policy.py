@@ -54,7 +54,7 @@ class GatePolicy:
     well a single feature may tell the label before it is suspected of leaking it.
     """
 
-    primary: Any  # a Superiority, or several: `primaries` has them as a tuple
+    primary: Superiority | Sequence[Superiority]
     guardrails: Sequence[Guardrail] = ()
     stale: ReplaceWhenStale | None = None
     min_rows: int = 100
@@ -107,8 +107,8 @@ class GatePolicy:
     @property
     def primaries(self) -> tuple[Superiority, ...]:
         """The primary rules, one or several."""
-        found: Any = self.primary
-        return found if isinstance(found, tuple) else (found,)
+        found = self.primary
+        return (found,) if isinstance(found, Superiority) else tuple(found)
 
     @property
     def stale_rule(self) -> ReplaceWhenStale | None:
@@ -125,6 +125,15 @@ class GatePolicy:
             for column in rule.columns
         ]
         return tuple(dict.fromkeys(named))
+
+    @property
+    def measured(self) -> frozenset[str]:
+        """Names of the values that rules limit and no metric of the holdout gives: a latency."""
+        return frozenset(
+            str(rule.metric)
+            for rule in self.guardrails
+            if isinstance(rule, Ratio) or (isinstance(rule, Limit) and not rule.is_metric)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as plain JSON values, for digests and records."""

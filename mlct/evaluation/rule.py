@@ -3,6 +3,7 @@
 Comparisons are paired and one-sided at each rule's `confidence`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, ClassVar
@@ -198,7 +199,7 @@ class GroupGap(_Rule):
 
     kind: ClassVar[str] = "group_gap"
     metric: str | Metric
-    by: Any  # a column, or several: `columns` has them as a tuple
+    by: str | Sequence[str]
     max: float
     confidence: float = 0.95
     threshold: float | None = None
@@ -248,7 +249,7 @@ class SliceRegression(_Rule):
 
     kind: ClassVar[str] = "slice_regression"
     metric: str | Metric
-    by: Any  # a column, or several: `columns` has them as a tuple
+    by: str | Sequence[str]
     margin: float = 0.0
     fdr: float = 0.05
     confidence: float = 0.95

@@ -29,7 +29,10 @@ SERVING = "serving.json"
 TRUSTED = ("sklearn.", "numpy.", "scipy.", "lightgbm.", "collections.OrderedDict")
 TRUSTED_FUNCTIONS = ("sklearn.metrics.",)
 
-_OBJECTIVES = (None, "binary", "cross_entropy", "xentropy")
+_BINARY = (None, "binary", "cross_entropy", "xentropy")
+_SEVERAL = (None, "multiclass", "softmax", "multiclassova", "multiclass_ova", "ova", "ovr")
+#: More values than this are numbers, not classes.
+CLASSES = 100
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -45,7 +48,11 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A fitted model: `score` gives P(second class) or the predicted value, shape (rows,)."""
+    """A fitted model: `score` gives P(second class) or the predicted value, shape (rows,).
+
+    Of more than two classes (`task` "multiclass") it gives the probability of each, in the order of
+    `classes`, shape (rows, classes).
+    """
 
     kind: str
     task: str
@@ -56,29 +63,48 @@ class Model:
 
     def score(self, rows: pa.Table) -> Floats:
         """Scores of a table. Raises DataError when a feature is missing or of another kind."""
+        if not rows.num_rows:  # scikit-learn refuses them
+            _columns(rows, self.features)
+            return np.empty((0, len(self.classes)) if self.task == "multiclass" else 0)
         if self.kind == "lightgbm":
             return _floats(self.learner.predict(encode(rows, self.features), num_threads=1))
         frame = _frame(rows, self.features)
-        if frame.empty:  # scikit-learn refuses it
-            return np.empty(0)
-        if self.task == "binary":
-            return _floats(self.learner.predict_proba(frame)[:, 1])
-        return _floats(self.learner.predict(frame))
+        if self.task == "regression":
+            return _floats(self.learner.predict(frame))
+        chances = self.learner.predict_proba(frame)
+        return _floats(chances if self.task == "multiclass" else chances[:, 1])
 
-    def score_row(self, row: Mapping[str, Any]) -> float:
+    def score_row(self, row: Mapping[str, Any]) -> Any:
         """Score of one row given as a mapping: the online path, without Arrow for LightGBM.
 
-        None and NaN are missing values. Raises DataError as `score` does.
+        A float; of more than two classes their probabilities (classes,). None and NaN are missing
+        values. Raises DataError as `score` does.
         """
         cells = [_cell(f, row) for f in self.features]
         if self.kind == "lightgbm":
             codes = [_code(f, cell) for f, cell in zip(self.features, cells, strict=True)]
-            return float(self.learner.predict(np.array([codes]), num_threads=1)[0])
+            return _one(self.learner.predict(np.array([codes]), num_threads=1))
         table = pa.table(
             [pa.array([c], _arrow(f)) for f, c in zip(self.features, cells, strict=True)],
             names=[f.name for f in self.features],
         )
-        return float(self.score(table)[0])
+        return _one(self.score(table))
+
+    def truth(self, rows: pa.Table) -> Any:
+        """The labels of a table as numbers (rows,): the place in `classes`, or the value.
+
+        Raises DataError for a class that the model never saw.
+        """
+        values = rows[self.label].to_numpy()
+        if self.task == "regression":
+            return values.astype(np.float64)
+        strange = set(np.unique(values).tolist()) - set(self.classes)
+        if strange:
+            raise DataError(
+                f"the rows have labels {sorted(strange)[:5]} that the model never saw",
+                expected=f"the classes {list(self.classes)}",
+            )
+        return np.searchsorted(np.array(self.classes, dtype=values.dtype), values)
 
     def importance(self) -> dict[str, float]:
         """Share of each feature in the fit (gain for LightGBM), summing to 1; {} if unknown."""
@@ -90,6 +116,10 @@ class Model:
             return {}
         total = float(sum(gain))
         return {f.name: float(g) / total for f, g in zip(self.features, gain, strict=True)}
+
+
+def _one(scores: Any) -> Any:
+    return float(scores[0]) if np.ndim(scores) == 1 else _floats(scores[0])
 
 
 def _floats(values: Any) -> Floats:
@@ -205,8 +235,8 @@ def fit(estimator: Any, rows: pa.Table, names: Sequence[str], label: str) -> Mod
     from sklearn.base import is_classifier
 
     features = describe(rows, names)
-    task = "binary" if is_classifier(estimator) else "regression"
-    target, classes = _target(rows, label, task)
+    target, classes = _target(rows, label, classifies=is_classifier(estimator))
+    task = {0: "regression", 2: "binary"}.get(len(classes), "multiclass")
     kind = "lightgbm" if type(estimator).__module__.split(".")[0] == "lightgbm" else "sklearn"
     try:
         if kind == "lightgbm":
@@ -221,36 +251,40 @@ def fit(estimator: Any, rows: pa.Table, names: Sequence[str], label: str) -> Mod
             expected="an estimator that takes these features and this label",
             fix="Correct ModelSpec.estimator, or the feature asset",
         ) from error
-    if task == "binary":
-        _probabilities(estimator, kind)
+    if classes:
+        _probabilities(estimator, kind, len(classes))
     _forget_times(estimator)
     return Model(
         kind=kind, task=task, classes=classes, features=features, learner=learner, label=label
     )
 
 
-def _target(rows: pa.Table, label: str, task: str) -> tuple[Any, tuple[Any, ...]]:
-    """`(labels as numbers, classes)`: 0 and 1 for two classes, else float64 and none."""
+def _target(rows: pa.Table, label: str, *, classifies: bool) -> tuple[Any, tuple[Any, ...]]:
+    """`(labels as numbers, classes)`: places in the classes, else float64 and none."""
     stored = stored_type(rows.schema.field(label).type)
     column = pc.cast(rows[label], stored)
-    kinds = ["number"] if task == "regression" else ["number", "category"]
-    if column_kind(stored) not in kinds or column.null_count:
+    kinds = ["number", "category"] if classifies else ["number"]
+    nulls = column.null_count
+    if pa.types.is_floating(stored):
+        nulls += pc.sum(pc.is_nan(column)).as_py() or 0
+    if column_kind(stored) not in kinds or nulls:
         raise TrainingError(
-            f"label {label!r} is of type {stored} with {column.null_count} nulls",
+            f"label {label!r} is of type {stored} with {nulls} nulls",
             expected="numbers, bools or strings, and numbers for a regressor, without nulls",
             fix="Cast the label in the feature asset, or choose another estimator",
         )
-    if task == "regression":
+    if not classifies:
         return pc.cast(column, pa.float64(), safe=False).to_numpy(), ()
     values = column.to_numpy()
-    levels = np.unique(values)
-    if len(levels) != 2:
+    levels, places = np.unique(values, return_inverse=True)
+    if not 2 <= len(levels) <= CLASSES:
         raise TrainingError(
-            f"label {label!r} has the values {levels.tolist()[:5]} in the training window",
-            expected="two classes",
+            f"label {label!r} has {len(levels)} values in the training window: "
+            f"{levels.tolist()[:5]}",
+            expected=f"2 to {CLASSES} classes",
             fix="Widen the training window, or use a regressor",
         )
-    return (values == levels[1]).astype(np.int64), tuple(levels.tolist())
+    return places.astype(np.int64), tuple(levels.tolist())
 
 
 def _forget_times(estimator: Any) -> None:
@@ -262,15 +296,17 @@ def _forget_times(estimator: Any) -> None:
             part.refit_time_ = 0.0
 
 
-def _probabilities(estimator: Any, kind: str) -> None:
-    """Raise TrainingError for a fitted classifier whose score is not P(second class)."""
+def _probabilities(estimator: Any, kind: str, classes: int) -> None:
+    """Raise TrainingError for a fitted classifier whose scores are not probabilities."""
     objective = getattr(estimator, "objective", None) if kind == "lightgbm" else None
-    if not hasattr(estimator, "predict_proba") or objective not in _OBJECTIVES:
+    right = _BINARY if classes == 2 else _SEVERAL
+    if not hasattr(estimator, "predict_proba") or objective not in right:
         raise TrainingError(
             f"{type(estimator).__qualname__}"
             + (f" with objective {objective!r}" if objective else "")
             + " gives no probability of a class",
-            expected="a classifier with predict_proba, of objective 'binary' in LightGBM",
+            expected="a classifier with predict_proba, in LightGBM of objective 'binary', or "
+            "'multiclass' for more than two classes",
             fix="Wrap it in sklearn.calibration.CalibratedClassifierCV",
         )
 

@@ -203,11 +203,15 @@ def environment_lock() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Code:
-    """The git state of the code that trained: `commit` is empty outside a repository."""
+    """The git state of the code that trained: `commit` is empty outside a repository.
+
+    `author` is the commit author's e-mail, `name` the name beside it.
+    """
 
     commit: str
     dirty: bool
     author: str
+    name: str = ""
 
 
 def code_state(folder: Path | None = None) -> Code:
@@ -227,4 +231,5 @@ def code_state(folder: Path | None = None) -> Code:
         commit=commit,
         dirty=bool(commit and git("status", "--porcelain")),
         author=git("log", "-1", "--format=%ae") if commit else "",
+        name=git("log", "-1", "--format=%an") if commit else "",
     )

@@ -22,6 +22,7 @@ from mlct.data.window import (
     duration,
     latest,
     parse_instant,
+    selection_cut,
 )
 from mlct.errors import DataError, SpecError
 
@@ -404,3 +405,37 @@ def test_an_instant_reads_as_utc(text, wanted):
 def test_anything_else_is_no_instant(text):
     with pytest.raises(DataError, match="is not a time"):
         parse_instant(text)
+
+
+CHOOSING = Windows(train="2d", holdout="1d", label_delay="6h", cluster="1d", selection="12h")
+
+
+@quick
+@given(known=st.integers(0, 20))
+def test_candidates_learn_only_labels_known_when_the_selection_window_began(known):
+    train, start = table(hourly(TRAIN, 48, known * HOUR)), HOLDOUT - 12 * HOUR
+    early, late = selection_cut(train, COLUMNS, CHOOSING, end=HOLDOUT)
+    assert late["at"].to_pylist() == [start + n * HOUR for n in range(12)]
+    # Known at the very start is in time; a row of the start itself is for choosing.
+    assert early["at"].to_pylist()[0] == TRAIN
+    assert early["at"].to_pylist()[-1] == start - max(known, 1) * HOUR
+
+
+def test_without_a_label_time_the_delay_keeps_candidates_from_late_labels():
+    named = Columns(id="id", time="at", label="late")
+    early, _ = selection_cut(table(hourly(TRAIN, 48)), named, CHOOSING, end=HOLDOUT)
+    assert early["at"].to_pylist()[-1] == HOLDOUT - (12 + 6 + 1) * HOUR
+
+
+@pytest.mark.parametrize(("selection", "where"), [("1h", "in"), ("47h", "before")])
+def test_a_selection_window_without_rows_on_either_side_is_refused(selection, where):
+    windows = Windows(train="2d", holdout="1d", selection=selection)
+    rows = table(hourly(TRAIN + 2 * HOUR, 40))
+    with pytest.raises(DataError, match=f"lies {where} the selection window"):
+        selection_cut(rows, COLUMNS, windows, end=HOLDOUT)
+
+
+@pytest.mark.parametrize("selection", ["2d", "48h", "3d", "0d", "long", 3])
+def test_a_selection_window_must_be_part_of_the_training_window(selection):
+    with pytest.raises(SpecError, match="selection"):
+        Windows(train="2d", holdout="1d", selection=selection)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -29,13 +30,22 @@ def _regression(rows=30_000):
     return y, {name: y + random.normal(0, spread, rows) for name, spread in models.items()}
 
 
+def _classes(rows=30_000, classes=3):
+    random = np.random.default_rng(0)
+    chance = random.dirichlet(np.ones(classes), rows)
+    y = (chance.cumsum(axis=1) < random.random((rows, 1))).sum(axis=1)
+    even = np.full((rows, classes), 1 / classes)
+    return y, {"challenger": chance, "champion": (chance + even) / 2}
+
+
 @pytest.mark.parametrize(
     ("task", "rows", "names"),
     [
         ("binary", _binary, BINARY),
         ("regression", _regression, {"predicted_actual", "residuals"}),
         ("quantile", _regression, {"predicted_actual", "residuals"}),
-        ("multiclass", _regression, set()),
+        ("multiclass", _classes, {"confusion", "confidence"}),
+        ("multiclass", lambda: _classes(500, 12), {"confusion", "confidence"}),
     ],
 )
 def test_a_task_has_its_pictures_small_and_always_the_same(task, rows, names):
@@ -104,6 +114,14 @@ def test_a_slice_without_bounds_can_be_drawn():
     table = _table(5)
     unknown = replace(table.slices[0], lower=np.nan, upper=np.nan)
     assert plot.slice_forest(replace(table, slices=(unknown,))).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("values", [{}, {"a": [0.7, None, 0.6]}, {"b": [None] * 3, "c": [1, 2, 3]}])
+def test_timelines_may_have_gaps_and_marks(values):
+    at = [datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2, 3)]
+    png = plot.timelines("roc_auc", at, values, {"a": at[1:], "c": at})
+    assert png.startswith(b"\x89PNG")
+    assert plot.timelines("roc_auc", at, values, {"a": at[1:], "c": at}) == png
 
 
 @pytest.mark.parametrize("values", [{}, {1: 0.7}, {3: 0.72, 1: 0.7, 2: np.nan, 10: 0.71}])

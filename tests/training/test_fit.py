@@ -381,19 +381,39 @@ def test_two_classes_may_have_any_names(name, labels, classes):
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (pa.array([1] * 300), r"label 'late' has the values \[1\] .*two classes"),
-        (pa.array(range(300)), r"has the values \[0, 1, 2, 3, 4\] in the training window"),
+        (pa.array([1] * 300), r"label 'late' has 1 values .*: \[1\]. Expected 2 to 100 classes"),
+        (pa.array(range(300)), r"has 300 values in the training window: \[0, 1, 2, 3, 4\]"),
         (pa.array([None, 1, 0] * 100), "type int64 with 100 nulls"),
         (pa.array([None, "a", "b"] * 100), "type string with 100 nulls"),
-        (pa.array([float("nan"), 1, 0] * 100), "two classes"),
+        (pa.array([float("nan"), 1, 0] * 100), "type double with 100 nulls"),
         (pa.array([[1]] * 300), "type list<item: int64>"),
         (pa.nulls(300), "type null"),
     ],
     ids=["one", "many", "nulls", "null texts", "NaN", "lists", "nothing"],
 )
-def test_labels_that_are_not_two_classes_are_named(labels, says):
+def test_labels_that_are_not_classes_are_named(labels, says):
     with pytest.raises(TrainingError, match=says):
         trained(FACTORIES["lightgbm"], ROWS.set_column(4, "late", labels))
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "logistic"])
+@pytest.mark.parametrize("levels", [["bus", "ferry", "tram"], [10, 20, 30], [0.5, 1.5, 2.5]])
+def test_of_several_classes_each_has_its_probability(name, levels):
+    rows = ROWS.set_column(4, "late", pa.array([levels[i % 3] for i in range(ROWS.num_rows)]))
+    model = unpack(pack(trained(FACTORIES[name], rows)))
+    scores = model.score(rows)
+    assert (model.task, model.classes) == ("multiclass", tuple(levels))
+    assert scores.shape == (ROWS.num_rows, 3)
+    assert np.allclose(scores.sum(axis=1), 1)
+    assert np.array_equal(model.score_row(rows.slice(7, 1).to_pylist()[0]), scores[7])
+    assert model.truth(rows).tolist() == [i % 3 for i in range(ROWS.num_rows)]
+    assert model.score(rows.slice(0, 0)).shape == (0, 3)
+
+
+def test_labels_that_the_model_never_saw_are_named():
+    model = trained(FACTORIES["lightgbm"])
+    with pytest.raises(DataError, match=r"labels \[7\] that the model never saw"):
+        model.truth(ROWS.set_column(4, "late", pa.array([7] * ROWS.num_rows)))
 
 
 @pytest.mark.parametrize("labels", [["x"] * 300, [None, 1.0] * 150], ids=["text", "nulls"])

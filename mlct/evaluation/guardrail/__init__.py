@@ -17,8 +17,8 @@ from mlct.evaluation.guardrail.calibration import (
     reliability,
 )
 from mlct.evaluation.guardrail.footprint import cost_per_thousand, peak_memory_mb
-from mlct.evaluation.guardrail.gap import Gap, gap_on, group_gap, group_gap_on
-from mlct.evaluation.guardrail.latency import latencies, latency
+from mlct.evaluation.guardrail.gap import Gap, group_gap, group_gap_on
+from mlct.evaluation.guardrail.latency import latencies
 from mlct.evaluation.guardrail.robustness import Drop, Robustness, robustness
 from mlct.evaluation.guardrail.slices import Slice, SliceTable, slices, slices_on
 
@@ -34,11 +34,9 @@ __all__ = [
     "calibration",
     "cost_per_thousand",
     "ece_by_chance",
-    "gap_on",
     "group_gap",
     "group_gap_on",
     "latencies",
-    "latency",
     "peak_memory_mb",
     "reliability",
     "robustness",

@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from mlct.errors import EvaluationError
 from mlct.evaluation.estimate import REPLICATES
-from mlct.evaluation.holdout import Holdout, check_metric, check_score, holdout
+from mlct.evaluation.holdout import (
+    Holdout,
+    check_metric,
+    check_score,
+    holdout,
+    numbered,
+    ordered,
+)
 from mlct.evaluation.metric import Floats, Metric, Sums, with_threshold
 from mlct.evaluation.metric import metric as find_metric
 from mlct.evaluation.replicate import prepare
@@ -88,7 +94,7 @@ def group_gap_on(
     groups = _crossed([(name, columns[name]) for name in rule.columns], rows.rows)
     parts = rates(rule)
     found = [
-        gap_on(
+        _gap_on(
             rows,
             score,
             groups,
@@ -164,32 +170,23 @@ def _called(name: str, threshold: float, of_class: int | None) -> Metric:
     )
 
 
-def _crossed(columns: list[tuple[str, Any]], rows: int) -> Any:
-    """One group a row: the value of a column, or `AA / EWR` where there are several."""
-    texts = []
-    for name, values in columns:
-        array = np.asarray(values)
-        if array.shape != (rows,):
-            raise EvaluationError(
-                f"the groups {name!r} have shape {array.shape}",
-                expected=f"one group a row, ({rows},)",
-            )
-        texts.append(array.astype(str))
-    if len(texts) == 1:
-        return texts[0]
-    each = [np.unique(text, return_inverse=True) for text in texts]
+def _crossed(columns: list[tuple[str, Any]], rows: int) -> tuple[list[str], Any]:
+    """`(names in order, number of each row's group)`: the values of a column, or `AA / EWR`."""
+    found = [numbered(name, values, rows) for name, values in columns]
+    if len(found) == 1:
+        return found[0]
     codes = np.zeros(rows, dtype=np.intp)
-    for names, of_row in each:
-        codes = codes * len(names) + of_row.reshape(-1)
+    for names, of_row in found:
+        codes = codes * len(names) + of_row
     _, first, of_row = np.unique(codes, return_index=True, return_inverse=True)
-    named = np.array([" / ".join(text[row] for text in texts) for row in first])
-    return named[of_row.reshape(-1)]
+    crossed = [" / ".join(names[own[row]] for names, own in found) for row in first]
+    return ordered(np.array(crossed), of_row)
 
 
-def gap_on(
+def _gap_on(
     rows: Holdout,
     score: Floats,
-    groups: Any,
+    groups: tuple[list[str], Any],
     metric: Metric,
     *,
     by: str,
@@ -198,13 +195,13 @@ def gap_on(
     seed: int,
     families: int = 1,
 ) -> Gap:
-    """The gap of one metric on rows and scores that are checked already.
+    """The gap of one metric between groups, `(names, number of each row's group)`.
 
     `lower` is corrected for `families` gaps of which the largest will be taken.
     """
     check_metric(metric, rows, {"the model": score})
     unit = "rows" if rows.codes is None else "clusters"
-    names, of_row = _groups(by, groups, rows.rows)
+    names, of_row = groups
     rows = rows.grouped(seed)
     codes = np.arange(rows.rows) if rows.codes is None else rows.codes
     values: dict[str, float] = {}
@@ -281,8 +278,3 @@ def _covariance(draws: Floats) -> Floats:
     centred = np.where(known, draws - means, 0.0)
     both = known.astype(np.float64) @ known.T
     return centred @ centred.T / np.maximum(both - 1, 1)
-
-
-def _groups(by: str, groups: Any, rows: int) -> tuple[list[str], Any]:
-    names, of_row = np.unique(_crossed([(by, groups)], rows), return_inverse=True)
-    return names.tolist(), of_row.reshape(-1)

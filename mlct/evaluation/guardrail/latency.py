@@ -15,25 +15,6 @@ PERCENTILES = (50, 95, 99)
 REPLICATES = 2000
 
 
-def latency(
-    predict_one: Callable[[Any], Any],
-    rows: Iterable[Any],
-    *,
-    repeats: int = 3,
-    warm_up: int = 20,
-    clock: Callable[[], float] = perf_counter,
-) -> dict[str, float]:
-    """Milliseconds to score one row: `latency_p50_ms`, `latency_p95_ms`, `latency_p99_ms`.
-
-    `predict_one` is called with each of `rows`, `repeats` times after `warm_up` calls that do not
-    count; a row counts with its fastest call (the machine's noise only adds), the percentiles are
-    over rows. Give some hundred rows for a p99. `clock` returns seconds.
-    """
-    timed = _fastest({"model": predict_one}, list(rows), repeats, warm_up, clock)["model"]
-    values = np.percentile(timed, PERCENTILES)
-    return {f"latency_p{p}_ms": float(v) for p, v in zip(PERCENTILES, values, strict=True)}
-
-
 def latencies(
     models: Mapping[str, Callable[[Any], Any]],
     rows: Iterable[Any],
@@ -49,9 +30,11 @@ def latencies(
 
     `models` maps "challenger" and "champion" to a function of one row, or of one batch where
     `rows` are batches (then `name="batch_latency"`). They take turns on each row, so that what
-    slows the machine down slows both. Percentiles p50, p95, p99 over rows carry one-sided bounds
-    at `confidence` from a bootstrap of rows; with both models `<name>_p99_ms_ratio` is the
-    challenger's over the champion's, from the same resampled rows.
+    slows the machine down slows both. A row counts with its fastest of `repeats` calls, after
+    `warm_up` that do not count: the machine's noise only adds. `clock` returns seconds.
+    Percentiles p50, p95, p99 over rows carry one-sided bounds at `confidence` from a bootstrap of
+    rows; with both models `<name>_p99_ms_ratio` is the challenger's over the champion's, from the
+    same resampled rows.
 
     >>> found = latencies({"challenger": abs, "champion": abs}, [1, 2, 3], warm_up=0)
     >>> sorted(found)[:2]

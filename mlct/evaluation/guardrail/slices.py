@@ -8,7 +8,7 @@ import numpy as np
 
 from mlct.errors import EvaluationError
 from mlct.evaluation.compare import compare_on
-from mlct.evaluation.holdout import FEW, Holdout, check_score, holdout
+from mlct.evaluation.holdout import FEW, Holdout, check_score, holdout, numbered
 from mlct.evaluation.metric import Floats, Metric
 from mlct.evaluation.metric import metric as find_metric
 
@@ -113,15 +113,9 @@ def slices_on(
     found: list[Slice] = []
     too_small: list[str] = []
     for column, values in groups.items():
-        array = np.asarray(values)
-        if array.shape != (rows.rows,):
-            raise EvaluationError(
-                f"the groups {column!r} have shape {array.shape}",
-                expected=f"one group a row, ({rows.rows},)",
-            )
-        names, of_row = np.unique(array.astype(str), return_inverse=True)
-        for index, name in enumerate(names.tolist()):
-            mine = np.flatnonzero(of_row.reshape(-1) == index)
+        names, of_row = numbered(column, values, rows.rows)
+        for index, name in enumerate(names):
+            mine = np.flatnonzero(of_row == index)
             part = _part(rows, mine)
             own = {model: score[mine] for model, score in scores.items()}
             if _judged(part, own["challenger"], metric, min_group):

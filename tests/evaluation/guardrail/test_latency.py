@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlct.errors import EvaluationError
-from mlct.evaluation.guardrail import latencies, latency
+from mlct.evaluation.guardrail import latencies
 
 
 class Clock:
@@ -22,22 +22,24 @@ class Clock:
 
 def test_latency_is_in_milliseconds_and_leaves_the_warm_up_out():
     clock = Clock([9.0] * 3 + [0.001, 0.002, 0.003])
-    found = latency(clock.predict, [1, 2, 3], repeats=1, warm_up=3, clock=clock)
-    assert found["latency_p50_ms"] == pytest.approx(2.0)
-    assert found["latency_p99_ms"] == pytest.approx(2.98)
+    models = {"challenger": clock.predict}
+    found = latencies(models, [1, 2, 3], repeats=1, warm_up=3, clock=clock)
+    assert found["latency_p50_ms"]["challenger"].value == pytest.approx(2.0)
+    assert found["latency_p99_ms"]["challenger"].value == pytest.approx(2.98)
     assert set(found) == {"latency_p50_ms", "latency_p95_ms", "latency_p99_ms"}
 
 
 def test_a_row_counts_with_its_fastest_call():
     clock = Clock([0.5, 0.001, 0.002, 0.5])
-    found = latency(clock.predict, [1, 2], repeats=2, warm_up=0, clock=clock)
-    assert found["latency_p99_ms"] == pytest.approx(1.99)
+    models = {"challenger": clock.predict}
+    found = latencies(models, [1, 2], repeats=2, warm_up=0, clock=clock)
+    assert found["latency_p99_ms"]["challenger"].value == pytest.approx(1.99)
 
 
 @pytest.mark.parametrize(("rows", "repeats"), [([], 3), ([1], 0)])
 def test_latency_needs_a_row_and_a_call(rows, repeats):
     with pytest.raises(EvaluationError, match="at least one row"):
-        latency(lambda row: row, rows, repeats=repeats)
+        latencies({"challenger": lambda row: row}, rows, repeats=repeats)
 
 
 class Shared(Clock):

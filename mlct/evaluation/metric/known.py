@@ -1,19 +1,7 @@
-"""What "better" means: a metric is a name, a function and a direction.
+"""The field's usual metrics by name, and the number that some take in it."""
 
-Every function takes `(y_true, score, weights=None)`, three arrays of shape `(rows,)`, and returns
-a float. For binary classification `y_true` is 0 or 1 and `score` the probability of class 1; with
-several classes `y_true` is 0 to k - 1 and `score` has shape `(rows, k)`, a probability of each
-class. How a metric adds up over rows decides how its uncertainty is computed (see `compare.py`):
-
-- `per_row`: a mean of one number per row (log loss, accuracy): cluster-robust differences;
-- `sums`: a function of a few weighted sums (F1, RMSE, R2, ECE): bootstrap over cluster sums;
-- `curve`: a function of the counts above each threshold (average precision): bootstrap, one sort;
-- none of them: any function; the bootstrap calls it once per replicate.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from math import inf
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,70 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mlct.errors import SpecError
-
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.intp]
-RowFunction = Callable[[Floats, Floats], Floats]
+from mlct.evaluation.metric.form import (
+    Floats,
+    Indices,
+    Metric,
+    Sums,
+    of_curve,
+    of_rows,
+    of_sums,
+    one_vs_rest,
+)
 
 ECE_BINS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """A metric that is a function of weighted sums over the rows.
-
-    `columns(y_true, score)` gives k arrays (rows,), one after the other; `value((..., k + 1)) ->
-    (...)` receives their k weighted sums and, last, the sum of the weights.
-    """
-
-    columns: Callable[[Floats, Floats], Iterable[Floats]]
-    value: Callable[[Floats], Floats]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A name, a function and a direction; the optional fields make its uncertainty cheap.
-
-    `support(y_true, score)` marks the rows that make up the denominator (recall: the positives),
-    so that small groups are recognised; by default all rows. `task` is "binary" (classes),
-    "regression", "quantile" or "any"; `multiclass` metrics take scores (rows, k) as well, and their
-    curves are averaged over the classes, each against the rest; `probability` metrics accept only
-    scores between 0 and 1; `lowest` is the smallest value there can be.
-
-    >>> Metric("mean_error", lambda y, s, w=None: abs(np.average(s - y, weights=w)), False).name
-    'mean_error'
-    """
-
-    name: str
-    function: Callable[..., float]
-    bigger_is_better: bool = True
-    per_row: RowFunction | None = None
-    sums: Sums | None = None
-    curve: Callable[[Floats, Floats], Floats] | None = None
-    support: Callable[[Floats, Floats], npt.NDArray[np.bool_]] | None = None
-    task: str = "any"
-    multiclass: bool = False
-    probability: bool = False
-    lowest: float = -inf
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise SpecError(f"Metric.name is {self.name!r}", expected="a non-empty string")
-        if not callable(self.function):
-            raise SpecError(
-                f"the function of metric {self.name!r} is {self.function!r}",
-                expected="a callable (y_true, score, weights=None) -> float",
-            )
-
-    def __call__(self, y_true: Any, score: Any, weights: Any = None) -> float:
-        """The metric's value on plain arrays."""
-        y, s = np.asarray(y_true, dtype=np.float64), np.asarray(score, dtype=np.float64)
-        return float(self.function(y, s, _weights(weights)))
-
-    @property
-    def sign(self) -> float:
-        """+1 where bigger is better, -1 where smaller is."""
-        return 1.0 if self.bigger_is_better else -1.0
 
 
 def metric(name: "str | Metric") -> Metric:
@@ -133,33 +69,6 @@ def with_threshold(name: "str | Metric", threshold: float | None) -> "str | Metr
     return f"{name}@{cut:.15g}"
 
 
-def mean_of(per_row: RowFunction) -> Sums:
-    """A mean over rows, written as a function of sums."""
-    return Sums(lambda y, s: [per_row(y, s)], lambda t: t[..., 0] / t[..., 1])
-
-
-def one_vs_rest(y_true: Floats, score: Floats) -> Iterator[tuple[Floats, Floats]]:
-    """Labels and scores of one class against the rest, for each column of `score` (rows, k)."""
-    for column, one in enumerate(score.T):
-        yield (y_true == column).astype(np.float64), one
-
-
-def ranked(y_true: Floats, score: Floats) -> tuple[Indices, Indices]:
-    """Row order by falling score, and the positions in it at which a threshold can lie.
-
-    Tied scores share a threshold; inside a run of negatives thresholds change no curve's area.
-    """
-    order = np.argsort(-score)
-    falling = score[order]
-    ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(score) - 1)
-    del falling
-    positives = y_true[order]
-    above = np.cumsum(positives, out=positives)[ends]
-    rises = above > 0
-    rises[1:] = above[1:] > above[:-1]
-    return order, ends[rises | np.append(rises[1:], True)]
-
-
 def _number(plain: str, value: object) -> float | None:
     try:
         cut = float(value)  # type: ignore[arg-type]  # what is no number is refused below
@@ -167,47 +76,6 @@ def _number(plain: str, value: object) -> float | None:
         return None
     counts_rows = plain == "precision_at" and cut.is_integer() and cut >= 1
     return cut if 0.0 < cut < 1.0 or counts_rows else None
-
-
-def _weights(weights: Any) -> Floats | None:
-    return None if weights is None else np.asarray(weights, dtype=np.float64)
-
-
-def _of_rows(
-    name: str, per_row: RowFunction, bigger_is_better: bool, task: str, **fields: Any
-) -> Metric:
-    def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
-        return float(np.average(per_row(y_true, score), weights=weights))
-
-    return Metric(name, function, bigger_is_better, per_row=per_row, task=task, **fields)
-
-
-def _of_sums(name: str, sums: Sums, bigger_is_better: bool, task: str, **fields: Any) -> Metric:
-    def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
-        mass = np.ones(len(y_true)) if weights is None else weights
-        totals = [mass @ column for column in sums.columns(y_true, score)]
-        return float(sums.value(np.array([*totals, mass.sum()])))
-
-    return Metric(name, function, bigger_is_better, sums=sums, task=task, **fields)
-
-
-def _of_curve(name: str, curve: Callable[[Floats, Floats], Floats], **fields: Any) -> Metric:
-    def function(y_true: Floats, score: Floats, weights: Floats | None = None) -> float:
-        if score.ndim == 2:
-            classes = one_vs_rest(y_true, score)
-            return float(np.mean([function(y, s, weights) for y, s in classes]))
-        order, ends = ranked(y_true, score)
-        positive = y_true[order]
-        if weights is None:
-            total = ends + 1.0
-        else:
-            mass = weights[order]
-            positive *= mass
-            total = np.cumsum(mass, out=mass)[ends]
-        above = np.cumsum(positive, out=positive)[ends]
-        return float(curve(above, total - above))
-
-    return Metric(name, function, curve=curve, task="binary", **fields)
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
@@ -255,7 +123,7 @@ def _precision_at(rows: float) -> Metric:
         k = int(np.ceil(rows * len(score) if rows < 1 else min(rows, len(score))))
         return score >= np.partition(score, -k)[-k]
 
-    return _of_curve("precision_at", curve, support=looked_at)
+    return of_curve("precision_at", curve, support=looked_at)
 
 
 def _recall_at_precision(precision: float) -> Metric:
@@ -267,7 +135,7 @@ def _recall_at_precision(precision: float) -> Metric:
             best: Floats = np.where(kept, true, 0.0).max(axis=-1) / true[..., -1]
         return best
 
-    return _of_curve("recall_at_precision", curve, support=_positives)
+    return of_curve("recall_at_precision", curve, support=_positives)
 
 
 def _of_truth(y_true: Floats, score: Floats) -> Floats:
@@ -303,7 +171,7 @@ def _pinball(quantile: float) -> Metric:
         over = y_true - score
         return np.maximum(quantile * over, (quantile - 1) * over)
 
-    return _of_rows("pinball", loss, False, "quantile")
+    return of_rows("pinball", loss, False, "quantile")
 
 
 def _rarer_class(y_true: Floats, score: Floats) -> npt.NDArray[np.bool_]:
@@ -356,7 +224,7 @@ def _accuracy(threshold: float) -> Metric:
         called = score >= threshold if score.ndim == 1 else score.argmax(axis=1)
         return np.equal(called, y_true).astype(np.float64)
 
-    return _of_rows("accuracy", right, True, "binary", multiclass=True)
+    return of_rows("accuracy", right, True, "binary", multiclass=True)
 
 
 def _of_counts(
@@ -376,7 +244,7 @@ def _of_counts(
         mean: Floats = value(counts[..., 0], counts[..., 1], counts[..., 2]).mean(axis=-1)
         return mean
 
-    return _of_sums(name, Sums(columns, macro), True, "binary", support=support, multiclass=True)
+    return of_sums(name, Sums(columns, macro), True, "binary", support=support, multiclass=True)
 
 
 def _recall(threshold: float) -> Metric:
@@ -413,12 +281,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            _of_curve("roc_auc", _roc_auc, support=_rarer_class, multiclass=True),
-            _of_curve("average_precision", _average_precision, support=_positives, multiclass=True),
-            _of_rows("log_loss", _log_loss, False, "binary", probability=True, multiclass=True),
-            _of_rows("brier", _brier, False, "binary", probability=True, multiclass=True),
+            of_curve("roc_auc", _roc_auc, support=_rarer_class, multiclass=True),
+            of_curve("average_precision", _average_precision, support=_positives, multiclass=True),
+            of_rows("log_loss", _log_loss, False, "binary", probability=True, multiclass=True),
+            of_rows("brier", _brier, False, "binary", probability=True, multiclass=True),
             *(build(0.1 if name == "precision_at" else 0.5) for name, build in _AT.items()),
-            _of_sums(
+            of_sums(
                 "ece",
                 Sums(_ece_columns, _ece_value),
                 False,
@@ -426,12 +294,12 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 probability=True,
                 lowest=0.0,
             ),
-            _of_sums(
+            of_sums(
                 "rmse", Sums(lambda y, s: [_squared_error(y, s)], _rmse_value), False, "regression"
             ),
-            _of_rows("mae", _absolute_error, False, "regression"),
-            _of_rows("mse", _squared_error, False, "regression"),
-            _of_sums("r2", Sums(_r2_columns, _r2_value), True, "regression"),
+            of_rows("mae", _absolute_error, False, "regression"),
+            of_rows("mse", _squared_error, False, "regression"),
+            of_sums("r2", Sums(_r2_columns, _r2_value), True, "regression"),
         )
     }
 )
