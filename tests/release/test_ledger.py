@@ -2,34 +2,47 @@
 
 import json
 import os
+import re
 import sqlite3
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mlct.data.digest import canonical, sha256
+from mlct.data.digest import canonical, digest, sha256
 from mlct.errors import ContractNotPassed, LedgerError, LedgerTampered, SlotMoved
-from mlct.release.ledger import Ledger, instant, require_contract, statement
+from mlct.release.ledger import KINDS, Ledger, instant, require_contract, statement
+from mlct.release.ledger import MOVES as MOVING
+from mlct.release.ledger.statement import row_hash
 
 SLOT = "m@production"
 #: Rows 3, 5, 7 and 8 of `ledger` move the slot; row 4 has a signature.
 MOVES = (3, 5, 7, 8)
 
 
-def note(ledger, number, kind="training", **how):
-    """Append a statement about one digest."""
-    says = {"model": how.pop("model", "m"), "version": number, "slot": "production"}
-    content = statement(kind, {"artifact": sha256(b"%d" % number)}, says)
-    return ledger.append(content, actor=f"actor {number}", **how)
+def about(number, kind="training", model="m"):
+    """A statement about one digest."""
+    says = {"model": model, "version": number, "slot": "production"}
+    return statement(kind, {"artifact": sha256(b"%d" % number)}, says)
+
+
+def note(ledger, number, kind="training", *, model="m", **how):
+    return ledger.append(about(number, kind, model), actor=f"actor {number}", **how)
+
+
+def body_of(number):
+    return canonical(about(number, "promotion"))
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(where):
     """Ten rows: trainings, a signed approval, four moves of one slot."""
-    made, head = Ledger(tmp_path / "ledger.db"), 0
+    made, head = Ledger(where), 0
     for number in range(1, 11):
         if number in MOVES:
             kind = "rollback" if number == 8 else "promotion"
@@ -45,10 +58,6 @@ def rows(ledger):
     return [record.to_dict() for record in ledger.records()]
 
 
-def raw(ledger):
-    return sqlite3.connect(ledger.path, isolation_level=None)
-
-
 def row(sequence, *, kind="training", slot="NULL", supersedes="NULL", previous=None, hash="'new'"):
     previous = previous or LAST
     where = f"{kind!r}, 'm', {slot}, {supersedes}"
@@ -57,6 +66,7 @@ def row(sequence, *, kind="training", slot="NULL", supersedes="NULL", previous=N
     )
 
 
+AND_CHANGE = " ON CONFLICT (sequence) DO UPDATE SET actor = 'eve'"
 LAST = "(SELECT hash FROM statements WHERE sequence = 10)"
 
 
@@ -64,17 +74,43 @@ LAST = "(SELECT hash FROM statements WHERE sequence = 10)"
     "sql",
     [
         "UPDATE statements SET actor = 'eve' WHERE sequence = 3",
-        "UPDATE OR REPLACE statements SET sequence = 3 WHERE sequence = 4",
         "DELETE FROM statements WHERE sequence = 10",
         "DELETE FROM statements",
         "UPDATE subjects SET digest = 'x'",
         "DELETE FROM subjects",
         "INSERT INTO subjects VALUES ('x', 3)",
-        "REPLACE INTO subjects VALUES ('x', 3)",
         "INSERT INTO subjects VALUES ('x', 99)",
         *(
+            f"INSERT {row(sequence)}{clash}"
+            for sequence in (3, 10, 12, 0, -1, "NULL")
+            for clash in ("", " ON CONFLICT DO NOTHING", AND_CHANGE)
+        ),
+        # Not what comes next.
+        f"INSERT {row(11, previous=repr('x'))}",
+        f"INSERT {row(11, kind='promotion', slot=repr(SLOT), supersedes=9)}",
+    ],
+)
+def test_the_database_refuses_to_change_the_ledger(ledger, owner_of, sql):
+    refused(ledger, owner_of(ledger), sql)
+
+
+def refused(ledger, owner, sql, why="append-only"):
+    before = rows(ledger)
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError), match=why):
+        owner.execute(sql)
+    assert rows(ledger) == before
+    assert ledger.verify() == 10
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE OR REPLACE statements SET sequence = 3 WHERE sequence = 4",
+        "REPLACE INTO subjects VALUES ('x', 3)",
+        *(
             f"{verb} {row(sequence)}"
-            for verb in ("INSERT", "REPLACE", "INSERT OR REPLACE", "INSERT OR IGNORE")
+            for verb in ("REPLACE", "INSERT OR REPLACE", "INSERT OR IGNORE")
             for sequence in (3, 10, 12, 0, -1, "NULL")
         ),
         # The right sequence, but they would replace the row that they collide with.
@@ -83,37 +119,35 @@ LAST = "(SELECT hash FROM statements WHERE sequence = 10)"
             f"REPLACE {row(11, kind='promotion', slot=repr(SLOT), supersedes=head)}"
             for head in (0, 3, 7)
         ),
-        # Not what comes next.
-        f"INSERT {row(11, previous=repr('x'))}",
-        f"INSERT {row(11, kind='promotion', slot=repr(SLOT), supersedes=9)}",
     ],
 )
-def test_the_database_refuses_to_change_the_ledger(ledger, sql):
-    before, connection = rows(ledger), raw(ledger)
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        connection.execute(sql)
-    assert rows(ledger) == before
-    assert ledger.verify() == 10
+def test_sqlite_refuses_to_replace_rows(ledger, owner_of, sql):
+    refused(ledger, owner_of(ledger), sql)
+
+
+@pytest.mark.parametrize("where", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("TRUNCATE statements", "append-only"),
+        ("TRUNCATE subjects CASCADE", "append-only"),
+        ("UPDATE statements SET actor = 'eve' WHERE false", "append-only"),
+        ("DELETE FROM ONLY subjects USING statements", "append-only"),
+        (f"INSERT {row(11, hash=LAST)}", "append-only|unique"),
+        ("INSERT INTO statements SELECT * FROM statements", "append-only"),
+    ],
+)
+def test_postgres_refuses_what_only_it_knows(ledger, owner_of, sql, why):
+    refused(ledger, owner_of(ledger), sql, why)
 
 
 @pytest.mark.parametrize(
     ("slot", "kind"), [("NULL", "promotion"), ("'s'", "gate"), ("'s'", "approval")]
 )
-def test_the_database_lets_only_moves_name_a_slot(ledger, slot, kind):
+def test_the_database_lets_only_moves_name_a_slot(ledger, owner_of, slot, kind):
     supersedes = "NULL" if slot == "NULL" else 0
-    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
-        raw(ledger).execute(f"INSERT {row(11, kind=kind, slot=slot, supersedes=supersedes)}")
-
-
-def tamper(ledger, *statements):
-    """What the database's owner can do: drop the triggers, ignore the constraints."""
-    connection = raw(ledger)
-    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
-        connection.execute(f"DROP TRIGGER {name}")
-    connection.execute("PRAGMA ignore_check_constraints = ON")
-    for sql in statements:
-        connection.execute(sql)
-    connection.close()
+    sql = f"INSERT {row(11, kind=kind, slot=slot, supersedes=supersedes)}"
+    refused(ledger, owner_of(ledger), sql, "(?i)check")
 
 
 def swap(first, second):
@@ -132,8 +166,8 @@ def edit(column, value, row=5):
 @pytest.mark.parametrize(
     ("first_bad", "statements"),
     [
-        (5, edit("body", "CAST(replace(CAST(body AS TEXT), '5', '6') AS BLOB)")),
-        (5, edit("body", "CAST(CAST(body AS TEXT) || ' ' AS BLOB)")),
+        (5, edit("body", f"x'{body_of(5).replace(b'5', b'6').hex()}'")),
+        (5, edit("body", f"x'{body_of(5).hex()}20'")),
         (5, edit("body", "x'00'")),
         (5, edit("actor", "'eve'")),
         (5, edit("recorded_at", "'2000-01-01T00:00:00.000000Z'")),
@@ -161,56 +195,41 @@ def edit(column, value, row=5):
         (1, ("DELETE FROM subjects",)),
     ],
 )
-def test_verify_names_the_first_bad_row(ledger, first_bad, statements):
-    tamper(ledger, *statements)
-    with pytest.raises(LedgerTampered, match=f"statement {first_bad} of .*ledger.db") as found:
+def test_verify_names_the_first_bad_row(ledger, owner_of, first_bad, statements):
+    owner_of(ledger).tamper(*statements)
+    said = f"statement {first_bad} of {re.escape(ledger.name)} "
+    with pytest.raises(LedgerTampered, match=said) as found:
         ledger.verify()
     assert found.value.sequence == first_bad
 
 
-def test_a_row_that_was_hashed_anew_does_not_fit_the_next_one(ledger):
+def test_a_row_that_was_hashed_anew_does_not_fit_the_next_one(ledger, owner_of):
     (record,) = ledger.records(subject=sha256(b"5"))
     changed = replace(record, actor="eve")
-    tamper(ledger, *edit("actor", "'eve'"), *edit("hash", repr(changed.expected_hash())))
+    owner_of(ledger).tamper(*edit("actor", "'eve'"), *edit("hash", repr(changed.expected_hash())))
     with pytest.raises(LedgerTampered, match=r"statement 6 of .* does not continue the row before"):
         ledger.verify()
 
 
-def test_missing_rows_are_said_to_be_missing(ledger):
-    tamper(ledger, "DELETE FROM statements WHERE sequence IN (5, 6)")
+def test_missing_rows_are_said_to_be_missing(ledger, owner_of):
+    owner_of(ledger).tamper("DELETE FROM statements WHERE sequence IN (5, 6)")
     with pytest.raises(LedgerTampered, match=r"statement 7 of .* stands where 5 should: rows are"):
         ledger.verify()
 
 
-def rewrite(ledger, change, since=1):
-    """Recompute the chain after `change(row)`, as an owner who knows the format can."""
-    records, previous = list(reversed(ledger.records())), "0" * 64
-    for record in records:
-        values = {name: getattr(record, name) for name in type(record).__dataclass_fields__}
-        values |= change(values) if record.sequence >= since else {}
-        made = type(record)(**(values | {"previous_hash": previous}))
-        previous = made.expected_hash()
-        tamper(ledger)
-        connection = raw(ledger)
-        connection.execute(
-            "UPDATE statements SET body = ?, kind = ?, supersedes = ?, previous_hash = ?, hash = ? "
-            "WHERE sequence = ?",
-            (made.body, made.kind, made.supersedes, made.previous_hash, previous, made.sequence),
-        )
-
-
-def test_a_rewritten_chain_is_not_seen_without_a_checkpoint_kept_elsewhere(ledger):
+def test_a_rewritten_chain_is_not_seen_without_a_checkpoint_kept_elsewhere(ledger, owner_of):
     """By design: hashes without a secret show an edit, not a forgery by who knows the format."""
     before = ledger.records(limit=1)[0].hash
-    rewrite(ledger, lambda row: {"body": row["body"].replace(b"production", b"staging")}, since=4)
+    owner_of(ledger).rewrite(
+        lambda row: {"body": row["body"].replace(b"production", b"staging")}, since=4
+    )
     assert ledger.verify() == 10
     assert ledger.records(limit=1)[0].hash != before
 
 
-def test_a_ledger_cut_short_is_not_seen_without_a_checkpoint_kept_elsewhere(ledger):
+def test_a_ledger_cut_short_is_not_seen_without_a_checkpoint_kept_elsewhere(ledger, owner_of):
     """By design: a prefix of a ledger is a ledger."""
-    tail = "WHERE sequence > 7"
-    tamper(ledger, f"DELETE FROM subjects {tail}", f"DELETE FROM statements {tail}")
+    owner_of(ledger).cut(7)
     assert ledger.verify() == 7
 
 
@@ -227,8 +246,8 @@ def test_a_ledger_cut_short_is_not_seen_without_a_checkpoint_kept_elsewhere(ledg
         lambda row: {"supersedes": 6} if row["sequence"] == 7 else {},
     ],
 )
-def test_even_a_rewritten_chain_must_be_of_right_statements(ledger, change):
-    rewrite(ledger, change, since=6)
+def test_even_a_rewritten_chain_must_be_of_right_statements(ledger, owner_of, change):
+    owner_of(ledger).rewrite(change, since=6)
     with pytest.raises(LedgerTampered, match=r"statement [67] of"):
         ledger.verify()
 
@@ -288,9 +307,11 @@ def test_slots_move_apart(ledger):
     assert ledger.verify() == 11
 
 
-def test_the_stored_bytes_are_the_canonical_ones(ledger):
+def test_the_stored_bytes_are_the_canonical_ones(ledger, owner_of):
     record = ledger.records(limit=1)[0]
-    (stored,) = raw(ledger).execute("SELECT body FROM statements WHERE sequence = 10").fetchone()
+    (stored,) = (
+        owner_of(ledger).execute("SELECT body FROM statements WHERE sequence = 10").fetchone()
+    )
     assert stored == record.body == canonical(json.loads(stored))
     assert record.predicate["version"] == 10
 
@@ -314,6 +335,38 @@ def test_the_stored_bytes_are_the_canonical_ones(ledger):
 )
 def test_canonical_bytes_are_those_of_rfc_8785(value, expected):
     assert canonical(value) == expected.encode()
+
+
+TEXT = st.text()
+MAYBE = st.none() | TEXT
+
+
+@given(
+    st.integers(1, 2**53 - 1), TEXT, TEXT, MAYBE, st.none() | st.integers(0, 2**53 - 1),
+    st.binary(), MAYBE, TEXT,
+)  # fmt: skip
+def test_a_row_is_hashed_as_the_canonical_json_of_its_parts(
+    sequence, at, actor, slot, supersedes, body, signature, previous
+):
+    found = row_hash(sequence, at, actor, slot, supersedes, body, signature, previous)
+    parts = {"sequence": sequence, "recorded_at": at, "actor": actor, "slot": slot}
+    parts |= {"supersedes": supersedes, "body": sha256(body), "signature": signature}
+    assert found == digest(parts | {"previous_hash": previous})
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_names_that_not_every_database_can_keep_are_refused(ledger, name):
+    for content, actor in (
+        (about(11), name),
+        (about(11, model=name), "test"),
+        (statement("gate", {"artifact": name}, {"model": "m"}), "test"),
+    ):
+        with pytest.raises(LedgerError, match="no statement"):
+            ledger.append(content, actor=actor)
+    for how in ({"slot": name}, {"slot": SLOT, "signature": name}):
+        with pytest.raises(LedgerError, match="no statement"):
+            note(ledger, 11, "promotion", supersedes=8, **how)
+    assert ledger.verify() == 10
 
 
 def test_records_are_found_newest_first_by_kind_model_slot_and_subject(ledger):
@@ -351,9 +404,9 @@ def test_verify_sees_what_its_own_transaction_appended(ledger):
         assert ledger.verify() == 11
 
 
-def test_the_clock_is_the_ledgers(tmp_path):
+def test_the_clock_is_the_ledgers(where):
     at = datetime(2030, 1, 31, 12, tzinfo=UTC)
-    record = note(Ledger(tmp_path / "new" / "ledger.db", clock=lambda: at), 1)
+    record = note(Ledger(where, clock=lambda: at), 1)
     assert record.recorded_at == instant(at) == "2030-01-31T12:00:00.000000Z"
 
 
@@ -363,13 +416,13 @@ def other_database(path):
 
 def newer_ledger(path):
     note(Ledger(path), 1)
-    sqlite3.connect(path).execute("PRAGMA user_version = 2")
+    sqlite3.connect(path).execute("PRAGMA user_version = 99")
 
 
 def damaged_ledger(path):
     for number in range(50):
         note(Ledger(path), number)
-    raw(Ledger(path)).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
     data[4096:] = os.urandom(len(data) - 4096)
     path.write_bytes(data)
@@ -381,7 +434,7 @@ def damaged_ledger(path):
         (lambda path: path.write_bytes(b"not a database" * 100), "not a database"),
         (lambda path: path.mkdir(), "unable to open"),
         (other_database, "with runs"),
-        (newer_ledger, "version 2"),
+        (newer_ledger, "version 99"),
         (damaged_ledger, "malformed|not a database"),
     ],
 )
@@ -410,14 +463,16 @@ def test_another_database_is_left_alone(tmp_path):
     assert tables == [("runs",)]
 
 
-def test_a_locked_ledger_says_so(ledger, monkeypatch):
-    impatient = Ledger(ledger.path)
-    impatient._connection().execute("PRAGMA busy_timeout = 1")
-    with ledger.transaction(), pytest.raises(LedgerError, match="locked"):
+def test_a_locked_ledger_says_so(ledger, where):
+    impatient = Ledger(where)
+    wait = "PRAGMA busy_timeout = 1" if ledger.path else "SET lock_timeout = 1"
+    impatient._connection().execute(wait)
+    with ledger.transaction(), pytest.raises(LedgerError, match=r"locked|lock timeout"):
         note(impatient, 11)
     assert note(impatient, 11).sequence == 11
 
 
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
 def test_a_read_only_ledger_says_why_it_takes_nothing(ledger, in_child):
     ledger.path.parent.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
     for file in ledger.path.parent.iterdir():
@@ -452,3 +507,47 @@ def test_the_newest_verdict_of_the_contract_counts(tmp_path):
 
 def test_paths_may_be_text(tmp_path):
     assert Ledger(str(tmp_path / "ledger.db")).path == Path(tmp_path / "ledger.db")
+
+
+def test_a_ledger_shows_where_it_is(tmp_path):
+    path = tmp_path / "ledger.db"
+    assert repr(Ledger(path)) == f"Ledger('{path}')"
+
+
+def test_a_ledger_in_sqlite_has_a_url_too(tmp_path):
+    path = tmp_path / "ledger.db"
+    note(Ledger(path), 1)
+    assert Ledger(f"sqlite:///{path}").path == path
+    assert Ledger(f"sqlite:///{path}").verify() == 1
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_ledger_in_postgres_has_no_path_and_shows_no_password(scheme):
+    ledger = Ledger(f"{scheme}://ana:secret@localhost/ledgers")
+    assert ledger.path is None
+    assert "secret" not in repr(ledger)
+
+
+@pytest.mark.parametrize("url", ["mysql:///a", "sqlite://a", "sqlite://", "sqlite:///", "://a"])
+def test_a_url_of_something_else_is_refused(url):
+    with pytest.raises(LedgerError, match=r"a ledger at .*://") as refused:
+        Ledger(url)
+    assert refused.value.fix
+
+
+def test_the_kinds_of_statements_are_for_ever():
+    first = "contract training evaluation gate shadow approval promotion rollback quarantine drill"
+    assert set(KINDS) >= {*first.split(), "incident", "reconcile", "policy", "refusal"}
+    assert MOVING == ("promotion", "rollback")
+
+
+def test_a_record_is_plain_json(tmp_path):
+    record = note(Ledger(tmp_path / "l"), 3, "promotion", slot=SLOT, supersedes=0, signature="s")
+    plain = json.loads(json.dumps(record.to_dict()))
+    assert plain.pop("statement") == about(3, "promotion")
+    names = "sequence recorded_at actor slot supersedes signature previous_hash hash"
+    assert plain == {n: getattr(record, n) for n in names.split()}
+
+
+def test_a_ledger_makes_the_folders_that_it_lies_in(tmp_path):
+    assert note(Ledger(tmp_path / "a" / "b" / "ledger.db"), 1).sequence == 1

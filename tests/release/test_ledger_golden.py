@@ -1,7 +1,8 @@
-"""Ledgers outlive the code: what the first release wrote still reads, verifies and is written so.
+"""Ledgers outlive the code: what earlier releases wrote still reads and verifies.
 
-`golden/ledger_v1.db` was made by `write` below. It is never made again: a change of the format
-keeps it, adds a `ledger_v2.db` and a way to read both.
+`golden/ledger_v1.db` is of the first release, before policies and deployments were pinned.
+`golden/ledger_v2.db` was made by `write` below. Once released, neither is made again: a change of
+the format keeps both, adds a `ledger_v3.db` and a way to read all.
 """
 
 import itertools
@@ -18,12 +19,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mlct.data.digest import canonical, sha256
 from mlct.release import slot as slots
+from mlct.release.approval import policy, signature
 from mlct.release.approval import request as approvals
-from mlct.release.approval import signature
 from mlct.release.approval.approvers import Approvers, parse
+from mlct.release.approval.deployment import Deployment
 from mlct.release.ledger import Ledger, require_contract, statement
 
 GOLDEN = Path(__file__).parent / "golden" / "ledger_v1.db"
+NEWEST = Path(__file__).parent / "golden" / "ledger_v2.db"
 HEAD = "19c96a64d216e8c5c4023ba83f67989e35c7df75a01c34832bb2cd66f74d3565"
 MODEL = "flight_delay"
 START = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -63,6 +66,7 @@ def write(folder: Path) -> Ledger:
         verdict = {"contract": sha256(b"contract"), "passed": True, "violations": []}
         append("contract", {"training_set": train}, verdict)
         made = {"version": version, "artifact": artifact, "authors": ["zoe@airport.example"]}
+        made |= {"training_set": train}
         made |= {"rows": 190_000, "train": train, "importance": {"hour": 1e-7, "distance": 0.25}}
         append("training", {"artifact": artifact, "train": train}, made)
         champion = slots.live(ledger, MODEL)
@@ -73,6 +77,9 @@ def write(folder: Path) -> Ledger:
         store[evidence] = report
         found |= {"slot": "production", "evidence": evidence}
         found |= {"head": champion.sequence if champion else 0}
+        pinned = policy.pin(ledger, people, actor="dagster:0b6a").approvers.digest
+        found |= {"compared": found["champion"], "approvers_policy": pinned}
+        found |= {"deployment": Deployment().digest("production")}
         passed = {"tier": "high", "verdict": "PASS", "reasons": ["roc_auc: +0.0125 ≥ 0.002"]}
         append("gate", {"artifact": artifact, "evidence": evidence}, found | passed)
         append("evaluation", {"evidence": evidence}, found | {"holdout": sha256(b"holdout")})
@@ -82,7 +89,7 @@ def write(folder: Path) -> Ledger:
             content, body, signed, _ = approvals.decide(asked, people, at=ledger.clock(), **how)
             ledger.append(content, actor=name, signature=signed, body=body)
         how = {"model": MODEL, "version": version, "actor": "dagster:0b6b"}
-        slots.promote(ledger, registry, people, store.__getitem__, **how)
+        slots.promote(ledger, registry, people, store.__getitem__, approved=str, **how)
     why = {"reason": "recall fell", "actor": "cli:ana"}
     slots.roll_back(ledger, registry, str, model=MODEL, **why)
     aliases["production"] = 2
@@ -127,12 +134,24 @@ def test_the_first_signatures_still_verify(golden, tmp_path):
     assert keys == [p.keys[0] for p in reversed(people)] * 2
 
 
-def test_a_ledger_is_still_written_as_the_first_one(golden, tmp_path, monkeypatch):
+def test_what_the_first_release_approved_is_still_judged_so(golden, tmp_path):
+    """Its approvals bind no deployment; they count for what they were, and carry nothing new."""
+    asked = approvals.Request.of(golden, MODEL, 2, "production")
+    assert (asked.deployment, asked.policy) == (None, None)
+    at = datetime.fromisoformat(golden.records(limit=1)[0].recorded_at)
+    given = approvals.judge(golden, asked, approvers(tmp_path), at=at)
+    assert {a.problem for a in given} == {"it was used by an earlier promotion"}
+
+
+def test_a_ledger_is_still_written_as_the_newest_one(tmp_path, monkeypatch):
     """Row by row: the same bytes, signatures and hashes."""
+    shutil.copy(NEWEST, tmp_path / "newest.db")
+    newest = Ledger(tmp_path / "newest.db")
+    assert newest.verify()
     numbers = itertools.count()
     monkeypatch.setattr("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     written = [record.to_dict() for record in reversed(write(tmp_path).records())]
-    assert written == [record.to_dict() for record in reversed(golden.records())]
+    assert written == [record.to_dict() for record in reversed(newest.records())]
 
 
 def test_the_golden_file_is_small_and_whole():

@@ -1,7 +1,7 @@
 """The contract's verdict, asked for wherever the data is about to be used."""
 
 from mlct.errors import ContractNotPassed
-from mlct.release.ledger.sqlite import Ledger
+from mlct.release.ledger.chain import Ledger
 from mlct.release.ledger.statement import Record
 
 
