@@ -87,28 +87,41 @@ def signed_by_ssh(folder: Path, kind: str, message: bytes) -> Case:
     return Case(kind=kind, public=public, blob=dearmored(done.stdout.decode()), message=message)
 
 
-def signed_by_security_key(kind: str, message: bytes, *, flags: int = 1) -> Case:
-    """What a security key would sign (OpenSSH PROTOCOL.u2f). Bit 0 of `flags` says: touched."""
-    application = b"ssh:"
-    hashed = hashlib.sha512(message).digest()
-    signed = b"SSHSIG" + pack(NAMESPACE.encode(), b"", b"sha512", hashed)
-    said = bytes([flags]) + (7).to_bytes(4)
-    both = [hashlib.sha256(part).digest() for part in (application, signed)]
-    device = both[0] + said + both[1]
+def security_key(kind: str) -> Callable[..., Case]:
+    """A security key in software (OpenSSH PROTOCOL.u2f): `sign(message, flags=1)`.
+
+    Bit 0 of `flags` says that it was touched.
+    """
+    application, form = b"ssh:", (Encoding.X962, PublicFormat.UncompressedPoint)
+    edwards, pair = ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
     if "ed25519" in kind:
-        private = ed25519.Ed25519PrivateKey.generate()
-        point = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        key, value = pack(kind.encode(), point, application), private.sign(device)
+        point = edwards.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        key = pack(kind.encode(), point, application)
     else:
-        pair = ec.generate_private_key(ec.SECP256R1())
-        form = (Encoding.X962, PublicFormat.UncompressedPoint)
         point = pair.public_key().public_bytes(*form)
         key = pack(kind.encode(), b"nistp256", point, application)
-        numbers = utils.decode_dss_signature(pair.sign(device, ec.ECDSA(hashes.SHA256())))
-        value = pack(*(n.to_bytes(n.bit_length() // 8 + 1) for n in numbers))
-    fields = (key, NAMESPACE.encode(), b"", b"sha512", pack(kind.encode(), value) + said)
     public = f"{kind} {base64.b64encode(key).decode()}"
-    return Case(kind=kind, public=public, blob=HEAD + pack(*fields), message=message)
+
+    def sign(message: bytes, *, flags: int = 1) -> Case:
+        hashed = hashlib.sha512(message).digest()
+        signed = b"SSHSIG" + pack(NAMESPACE.encode(), b"", b"sha512", hashed)
+        said = bytes([flags]) + (7).to_bytes(4)
+        both = [hashlib.sha256(part).digest() for part in (application, signed)]
+        device = both[0] + said + both[1]
+        if "ed25519" in kind:
+            value = edwards.sign(device)
+        else:
+            numbers = utils.decode_dss_signature(pair.sign(device, ec.ECDSA(hashes.SHA256())))
+            value = pack(*(n.to_bytes(n.bit_length() // 8 + 1) for n in numbers))
+        fields = (key, NAMESPACE.encode(), b"", b"sha512", pack(kind.encode(), value) + said)
+        return Case(kind=kind, public=public, blob=HEAD + pack(*fields), message=message)
+
+    return sign
+
+
+def signed_by_security_key(kind: str, message: bytes, *, flags: int = 1) -> Case:
+    """What a new security key would sign."""
+    return security_key(kind)(message, flags=flags)
 
 
 def accepted_by_us(case: Case) -> bool:

@@ -4,7 +4,9 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +17,12 @@ from typing import Any
 import pytest
 
 from mlct.data.digest import canonical, sha256
-from mlct.errors import MlctError, PromotionRefused, RegistryError
+from mlct.errors import MlctError, PromotionRefused, RegistryError, SnapshotMissing
 from mlct.release import slot as slots
+from mlct.release.approval import policy, signature
 from mlct.release.approval import request as approvals
-from mlct.release.approval import signature
 from mlct.release.approval.approvers import Approvers, parse
+from mlct.release.approval.deployment import Deployment
 from mlct.release.ledger import Ledger, Record, statement
 
 MODEL, SLOT = "m", "production"
@@ -70,6 +73,87 @@ def approvers_of(
     return parse({"people": people, "tiers": tiers or {}})
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new ledger may be, in either kind of database."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres")()
+        return url
+    return str(tmp_path / "ledger.db")
+
+
+class Owner:
+    """What the database's owner can do to a ledger. SQL is SQLite's, with `x'00'` for bytes."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.in_sqlite = ledger, ledger.path is not None
+        if self.in_sqlite:
+            self.connection: Any = sqlite3.connect(str(ledger.path), isolation_level=None)
+        else:
+            import psycopg
+
+            database = ledger._database
+            self.connection = psycopg.connect(database._conninfo, autocommit=True)
+            self.connection.execute("SET search_path = mlct")
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        if not self.in_sqlite:
+            sql = re.sub("x'([0-9a-f]*)'", r"'\\x\1'::bytea", sql).replace("?", "%s")
+        return self.connection.execute(sql, values)
+
+    def tamper(self, *statements: str) -> None:
+        """Drop the triggers, ignore the constraints."""
+        if self.in_sqlite:
+            found = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            drops = [f"DROP TRIGGER {name}" for (name,) in self.execute(found).fetchall()]
+            drops.append("PRAGMA ignore_check_constraints = ON")
+        else:
+            tables = ("statements", "subjects")
+            drops = [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
+            found = (
+                "SELECT conname FROM pg_constraint "
+                "WHERE contype = 'c' AND conrelid = 'statements'::regclass"
+            )
+            for (name,) in self.execute(found).fetchall():
+                drops.append(f"ALTER TABLE statements DROP CONSTRAINT {name}")
+        for sql in (*drops, *statements):
+            self.execute(sql)
+
+    def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any]], since: int = 1) -> None:
+        """Recompute the chain after `change(row)`, as an owner who knows the format can."""
+        self.tamper()
+        previous, names = "0" * 64, ("body", "kind", "supersedes", "previous_hash")
+        for record in reversed(self.ledger.records()):
+            values = {name: getattr(record, name) for name in type(record).__dataclass_fields__}
+            values |= change(values) if record.sequence >= since else {}
+            made = type(record)(**(values | {"previous_hash": previous}))
+            previous = made.expected_hash()
+            self.execute(
+                "UPDATE statements SET body = ?, kind = ?, supersedes = ?, previous_hash = ?, "
+                "hash = ? WHERE sequence = ?",
+                [*(getattr(made, n) for n in names), previous, made.sequence],
+            )
+
+    def cut(self, last: int) -> None:
+        """Take the rows after `last` away."""
+        tail = f"WHERE sequence > {last}"
+        self.tamper(f"DELETE FROM subjects {tail}", f"DELETE FROM statements {tail}")
+
+
+@pytest.fixture
+def owner_of() -> Iterator[Callable[[Ledger], Owner]]:
+    """`owner_of(ledger)`: somebody who can do anything to the database."""
+    opened = list[Owner]()
+
+    def open_(ledger: Ledger) -> Owner:
+        opened.append(Owner(ledger))
+        return opened[-1]
+
+    yield open_
+    for owner in opened:
+        owner.connection.close()
+
+
 class Clock:
     """Each look is a second later."""
 
@@ -86,6 +170,7 @@ class MemoryRegistry:
 
     def __init__(self) -> None:
         self.aliases: dict[tuple[str, str], int] = {}
+        self.pointed: dict[tuple[str, str], int] = {}
         self.artifacts: dict[tuple[str, int], str] = {}
         self.broken: BaseException | None = None
 
@@ -96,7 +181,16 @@ class MemoryRegistry:
         if self.broken is not None:
             raise self.broken
         self.artifact(model, version)
-        self.aliases[model, alias] = version
+        self.aliases[model, alias] = self.pointed[model, alias] = version
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.aliases.pop((model, alias), None)
+
+    def standing(self, model: str, alias: str) -> slots.Standing:
+        pointed = self.pointed.get((model, alias))
+        return slots.Standing(alias=self.alias(model, alias), pointed=pointed)
 
     def artifact(self, model: str, version: int) -> str:
         if (model, version) not in self.artifacts:
@@ -113,6 +207,9 @@ class World:
         self.keys, self.clock, self.registry = keys, Clock(), MemoryRegistry()
         self.ledger = Ledger(folder / "ledger.db", clock=self.clock)
         self.approvers = approvers_of(keys)
+        self.deployment = Deployment()
+        self.lost = set[str]()  # approved copies that somebody deleted
+        self.verify: Callable[[], object] | None = None
         self.store: dict[str, bytes] = {}
 
     def put(self, data: bytes) -> str:
@@ -122,27 +219,50 @@ class World:
     def get(self, digest: str) -> bytes:
         return self.store[digest]
 
+    def approved(self, artifact: str) -> None:
+        if artifact in self.lost:
+            raise SnapshotMissing(f"there is no object {artifact}")
+
     def train(
-        self, version: int, *, authors: tuple[str, ...] = ("zoe",), data: bytes = b""
+        self,
+        version: int,
+        *,
+        authors: tuple[str, ...] = ("zoe",),
+        data: bytes = b"",
+        rows: bytes = b"",
     ) -> None:
         artifact = self.put(data or b"model %d" % version)
         self.registry.artifacts[MODEL, version] = artifact
         says = {"model": MODEL, "version": version, "artifact": artifact, "authors": list(authors)}
+        says |= {"training_set": sha256(rows or b"rows %d" % version)}
         self.ledger.append(statement("training", {"artifact": artifact}, says), actor="test")
 
-    def evaluate(self, version: int, verdict: str = "PASS", **changes: Any) -> Record:
+    def validate(self, version: int, *, passed: bool = True) -> Record:
+        """The contract's verdict on a version's training set."""
+        data = sha256(b"rows %d" % version)
+        says = {"model": MODEL, "training_set": data, "passed": passed, "violations": []}
+        says |= {"contract": sha256(b"contract")}
+        return self.ledger.append(statement("contract", {"training_set": data}, says), actor="test")
+
+    def evaluate(
+        self, version: int, verdict: str = "PASS", slot: str = SLOT, **changes: Any
+    ) -> Record:
         """A gate statement against what is live now; `changes` make it say something else."""
-        current = slots.live(self.ledger, MODEL, SLOT)
+        self.validate(version)
+        pinned = policy.pin(self.ledger, self.approvers, actor="test")
+        current = slots.live(self.ledger, MODEL, slot)
         says: dict[str, Any] = {
             "model": MODEL,
             "version": version,
-            "slot": SLOT,
+            "slot": slot,
             "artifact": self.registry.artifacts[MODEL, version],
             "champion": current.version if current else None,
             "head": current.sequence if current else 0,
             "tier": "high",
             "verdict": verdict,
             "reasons": [f"it is {verdict}"],
+            "approvers_policy": pinned.approvers.digest,
+            "deployment": self.deployment.digest(slot),
         }
         report = {n: says[n] for n in ("model", "version", "artifact", "champion")}
         report |= {"decision": {"verdict": verdict}, "at": self.clock().isoformat()}
@@ -155,7 +275,7 @@ class World:
 
     def answer(self, person: str, version: int, decision: str = "approve", **how: Any) -> Record:
         """Sign as `mlct approve` does, and record it."""
-        asked = approvals.Request.of(self.ledger, MODEL, version, SLOT)
+        asked = approvals.Request.of(self.ledger, MODEL, version, how.pop("slot", SLOT))
         content, body, signed, _ = approvals.decide(
             asked,
             how.pop("approvers", self.approvers),
@@ -189,9 +309,16 @@ class World:
         )
 
     def edit_approvers(self, **changes: Any) -> None:
+        """Only on disk: nobody signed it."""
         self.approvers = approvers_of(self.keys, **changes)
 
-    def promote(self, version: int) -> Record:
+    def change_approvers(self, signer: str = "ana", **changes: Any) -> None:
+        """Have another approvers file signed, as `mlct policy sign` does."""
+        self.edit_approvers(**changes)
+        how = {"key": self.keys[signer], "comment": "seen", "at": self.clock()}
+        policy.change(self.ledger, self.approvers, **how)
+
+    def promote(self, version: int, slot: str = SLOT) -> Record:
         return slots.promote(
             self.ledger,
             self.registry,
@@ -200,17 +327,35 @@ class World:
             model=MODEL,
             version=version,
             actor="test",
-            slot=SLOT,
+            slot=slot,
+            approved=self.approved,
+            deployment=self.deployment,
+            verify=self.verify,
         )
 
     def refused(
-        self, match: str, version: int = 2, error: type[MlctError] = PromotionRefused
+        self,
+        match: str,
+        version: int = 2,
+        error: type[MlctError] = PromotionRefused,
+        *,
+        check: str | None = None,
+        recorded: bool = True,
+        slot: str = SLOT,
     ) -> None:
-        """Promoting is refused, with nothing written and nothing moved."""
+        """Promoting is refused by a check; nothing moved, and one row says who tried what."""
         before = (self.kinds(), self.live, self.alias)
-        with pytest.raises(error, match=match):
-            self.promote(version)
-        assert (self.kinds(), self.live, self.alias) == before
+        with pytest.raises(error, match=match) as refused:
+            self.promote(version, slot)
+        assert check in (None, refused.value.check)
+        assert refused.value.check
+        kinds = self.kinds()
+        if recorded:
+            assert kinds.pop() == "refusal"
+            says = self.ledger.records(limit=1)[0].predicate
+            told = (refused.value.check, refused.value.found)
+            assert (says["version"], says["check"], says["found"]) == (version, *told)
+        assert (kinds, self.live, self.alias) == before
 
     def roll_back(self, **how: Any) -> Record:
         return slots.roll_back(

@@ -1,5 +1,6 @@
 """The approvers file: what is wrong in it is named, and nobody counts twice."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -79,6 +80,21 @@ WRONG = [
     ),
     (r"tiers\.low\.author", lambda line: tier(line, author="no")),
     (r"tiers\.low\.distinct_roles", lambda line: tier(line, distinct_roles=1)),
+    (r"tiers\.low\.touch", lambda line: tier(line, touch="yes")),
+    *(
+        (r"tiers\.low\.evidence_days", lambda line, n=n: tier(line, evidence_days=n))
+        for n in (0, True, "30", 1.5, None)
+    ),
+    *(
+        (r"tiers\.low\.roles", lambda line, n=n: tier(line, roles=n))
+        for n in ([], ["product"], ["model-risk", "model-risk"], "model-risk")
+    ),
+    *(
+        (r"tiers\.low\.requires", lambda line, n=n: tier(line, requires=n))
+        for n in ([], ["drill"], ["shadow", 1], "shadow")
+    ),
+    (r"people\[1\]\.emails", lambda line: {"people": [person(line, emails=[])]}),
+    ("governance", lambda line: {"people": [person(line)], "governance": ["product"]}),
 ]
 
 
@@ -186,11 +202,42 @@ def test_the_default_tiers_ask_for_one_one_other_and_two_roles(line):
         "high": Tier(approvers=2, author=False, distinct_roles=True),
     }
 
+    assert Tier(approvers=1, author=True, distinct_roles=False).evidence_days == 30
 
-def test_a_tier_changes_only_what_the_file_says(line):
-    tiers = parse({"people": [person(line)], "tiers": {"low": {"author": False}}}).tiers
-    default = parse({"people": [person(line)]}).tiers
-    assert tiers == dict(default) | {"low": Tier(approvers=1, author=False, distinct_roles=False)}
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"author": True},
+        {"evidence_days": 1},
+        {"touch": True},
+        {"approvers": 2, "distinct_roles": True},
+        {"requires": ("shadow", "canary")},
+        {"roles": ("product",)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["low", "medium", "high"])
+def test_a_tier_changes_only_what_the_file_says(line, other, name, says):
+    people = [person(line), person(other, name="ben", roles=["product"])]
+    entry = {n: list(v) if isinstance(v, tuple) else v for n, v in says.items()}
+    default = dict(parse({"people": people}).tiers)
+    expected = default | {name: replace(default[name], **says)}
+    assert parse({"people": people, "tiers": {name: entry}}).tiers == expected
+
+
+def test_a_tier_asks_for_a_person_a_role(line, other):
+    """Unless the file says how many: then it may not be fewer."""
+    people = [person(line), person(other, name="ben", roles=["product"])]
+    roles = {"roles": ["product", "model-risk"]}
+    assert parse({"people": people, "tiers": {"low": roles}}).tiers["low"].approvers == 2
+    with pytest.raises(ApprovalInvalid, match=r"tiers\.low\.approvers is 1"):
+        parse({"people": people, "tiers": {"low": roles | {"approvers": 1}}})
+
+
+def test_a_file_without_a_name_is_called_approvers():
+    with pytest.raises(ApprovalInvalid, match=r"^approvers: the file is None"):
+        parse(None)
 
 
 def test_the_digest_names_what_the_file_says_and_not_how(tmp_path, line):
@@ -199,3 +246,11 @@ def test_the_digest_names_what_the_file_says_and_not_how(tmp_path, line):
     assert load(path).digest == parse({"people": [person(line)]}).digest
     for change in ({"roles": ["model-risk", "product"]}, {"not_after": date(2027, 1, 1)}):
         assert parse({"people": [person(line, **change)]}).digest != load(path).digest
+
+
+def test_what_the_ledger_keeps_of_a_file_reads_as_the_same_file(line):
+    """Numbers, truth, nothing and dates too."""
+    entry = person(line, not_before=None, not_after=date(2027, 1, 31), emails=["ana@example.org"])
+    tiers = {"low": {"author": False, "evidence_days": 7, "roles": ["model-risk"]}}
+    read = parse({"people": [entry], "tiers": tiers, "governance": ["model-risk"]})
+    assert parse(read.document) == read

@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from mlct.data.digest import canonical, sha256
 from mlct.errors import LedgerTampered, PromotionRefused, RegistryError
 from mlct.release import slot as slots
+from mlct.release.approval.deployment import Deployment
+from mlct.release.ledger import statement
+from mlct.release.slot import checks
 
 DAY = timedelta(days=1)
 
@@ -52,6 +57,32 @@ def test_only_a_passed_gate_is_good_enough(put_forward, verdict):
     put_forward.approve(2)
     put_forward.evaluate(2, verdict)
     put_forward.refused(f"the gate says {verdict} for m@2: it is {verdict}. Expected PASS")
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE", "NOT COMPARED"])
+@pytest.mark.parametrize("slot", ["production", "fallback"])
+@pytest.mark.parametrize("marked", [True, False, None])
+def test_what_was_compared_needs_a_pass_and_a_fallback_its_own_slot(
+    put_forward, verdict, slot, marked
+):
+    asked = put_forward.request(2)
+    training = dict(asked.training) | ({} if marked is None else {"fallback": marked})
+    asked = replace(asked, verdict=verdict, slot=slot, training=training)
+    wanted = ("fallback", "NOT COMPARED") if marked else (slot, "PASS")
+    with nullcontext() if (slot, verdict) == wanted else pytest.raises(PromotionRefused):
+        checks.gate_passed(asked)
+
+
+def test_a_shadow_statement_without_a_trial_is_one_of_shadow(put_forward):
+    world = put_forward
+    world.deployment = Deployment(requires=["shadow"])
+    world.evaluate(2)
+    world.approve(2)
+    world.refused("m@2 has no passing statement of shadow", check="statements")
+    says = {"model": "m", "version": 2, "slot": "production", "verdict": "PASS"}
+    says |= {"artifact": world.request(2).artifact}
+    world.ledger.append(statement("shadow", {}, says), actor="test")
+    assert world.promote(2)
 
 
 def test_a_failed_gate_cannot_even_be_requested(put_forward):
@@ -115,7 +146,10 @@ def test_a_gate_that_names_another_champion_than_the_one_that_it_met_is_refused(
     put_forward.put_live(3)
     put_forward.evaluate(2, champion=1)
     put_forward.approve(2)
-    put_forward.refused("m@2 was evaluated against version 1")
+    put_forward.refused("the evidence .* says PASS about", check="evidence")
+    put_forward.evaluate(2, champion=1, compared=3)
+    put_forward.approve(2)
+    put_forward.refused("m@2 was evaluated against version 1", check="champion")
 
 
 def test_evidence_whose_bytes_changed_is_refused(put_forward):
@@ -166,7 +200,7 @@ def test_a_changed_ledger_is_refused(put_forward):
     connection.execute("DROP TRIGGER never_updated")
     connection.execute("UPDATE statements SET actor = 'eve' WHERE sequence = 1")
     connection.commit()
-    put_forward.refused("statement 1 of", error=LedgerTampered)
+    put_forward.refused("statement 1 of", error=LedgerTampered, check="ledger", recorded=False)
 
 
 def test_an_evaluation_that_arrives_during_the_promotion_stops_it(put_forward):
@@ -181,6 +215,28 @@ def test_an_evaluation_that_arrives_during_the_promotion_stops_it(put_forward):
     with pytest.raises(PromotionRefused, match="evaluated again while its bytes were checked"):
         put_forward.promote(2)
     assert put_forward.live == put_forward.alias == 1
+
+
+def test_bytes_are_read_without_holding_the_ledger(put_forward, new_world):
+    """A slow store must not stop everybody else from writing."""
+    world, other, looks = put_forward, new_world(put_forward.ledger.path.parent), []
+    world.approve(2)
+    other.ledger._connection().execute("PRAGMA busy_timeout = 1")
+
+    def slow(name, read):
+        def look(*of):
+            other.ledger.append(statement("drill", {}, {"model": "other"}), actor="test")
+            looks.append(name)
+            return read(*of)
+
+        return look
+
+    world.verify = slow("ledger", world.ledger.verify)
+    world.get, world.approved = slow("evidence", world.get), slow("copy", world.approved)
+    for name in ("artifact", "alias"):
+        setattr(world.registry, name, slow(name, getattr(world.registry, name)))
+    assert world.promote(2)
+    assert looks[:5] == ["ledger", "evidence", "artifact", "copy", "alias"]
 
 
 def test_the_newest_evaluated_version_is_requested_by_default(put_forward):

@@ -13,7 +13,9 @@ from mlct.errors import (
     SnapshotCorrupted,
 )
 from mlct.release import slot as slots
+from mlct.release.incident import close_incident, incidents
 from mlct.release.ledger import statement
+from mlct.release.slot.rollback import tell
 
 
 def refused(world, match, error=RollbackRefused, **how):
@@ -117,7 +119,97 @@ def test_a_target_whose_bytes_are_damaged_or_gone_is_refused(world):
         raise SnapshotCorrupted(f"{digest} hashes to something else")
 
     world.get = damaged
-    refused(world, "hashes to something else", SnapshotCorrupted)
+    refused(world, "version 1 is unfit: .* hashes to something else")
+
+
+def test_an_unfit_target_is_passed_over_and_the_record_says_why(world):
+    world.put_live(1, 2, 3)
+    read = world.get
+
+    def damaged(digest):
+        if digest == sha256(b"model 2"):
+            raise SnapshotCorrupted(f"{digest} hashes to something else")
+        return read(digest)
+
+    world.get = damaged
+    says = world.roll_back().predicate
+    assert (says["version"], says["from"]) == (1, 3)
+    (unfit,) = says["unfit"]
+    assert unfit["version"] == 2
+    assert "hashes to something else" in unfit["problem"]
+    assert set(slots.quarantined(world.ledger, "m")) == {3}
+
+
+def put_in_fallback(world, version):
+    """What people approved for slot `fallback`, as a promotion there says."""
+    bytes_of = world.registry.artifacts["m", version]
+    says = {"model": "m", "slot": "fallback", "version": version, "artifact": bytes_of}
+    says |= {"replaces": None, "rollback_target": None, "evidence": "e", "approvals": []}
+    says |= {"approvers": ["ana (model-risk)"]}
+    subjects = {"artifact": bytes_of}
+    world.ledger.append(
+        statement("promotion", subjects, says), actor="test", slot="m@fallback", supersedes=0
+    )
+
+
+def test_the_fallback_comes_after_the_chain(world):
+    world.put_live(1, 2)
+    world.train(9)
+    put_in_fallback(world, 9)
+    assert world.roll_back().predicate["version"] == 1
+    assert world.roll_back().predicate["version"] == 9
+    refused(world, "m@9 has no earlier approved version")
+
+
+def test_a_quarantined_fallback_is_none(world):
+    world.put_live(1)
+    world.train(9)
+    put_in_fallback(world, 9)
+    quarantine(world, 9)
+    refused(world, "m@1 has no earlier approved version")
+
+
+def test_what_was_verified_of_the_target_is_recorded(world):
+    world.put_live(1, 2)
+    world.get = lambda digest: {"smoke_rows": 32}
+    assert world.roll_back().predicate["checked"] == {"smoke_rows": 32}
+
+
+def test_the_incident_of_a_rollback_tells_its_timeline_and_pages_nobody(world):
+    world.put_live(1, 2)
+    move = world.roll_back(timeline=[{"at": "2030-01-01T00:00:00.000000Z", "what": "breach"}])
+    for _ in range(2):
+        tell(world.ledger, move, actor="test", alias="the alias followed")
+    (found,) = incidents(world.ledger, "m")
+    assert (found.kind, found.severity, found.pages, found.open) == (
+        "rollback",
+        "medium",
+        False,
+        True,
+    )
+    assert [s["what"] for s in found.timeline] == [
+        "breach",
+        "version 1 was looked at and is fit",
+        "slot 'production' moved to version 1, 2 quarantined",
+        "the alias followed",
+    ]
+
+
+def test_the_target_is_known_before_anybody_looks_at_bytes(world):
+    world.put_live(1)
+    assert slots.rollback_target(world.ledger, slots.live(world.ledger, "m")) is None
+    world.put_live(2, 3)
+    assert slots.rollback_target(world.ledger, slots.live(world.ledger, "m")) == 2
+
+
+def test_a_rollback_has_one_incident_also_after_that_was_closed(world):
+    world.put_live(1, 2)
+    move = world.roll_back()
+    opened = tell(world.ledger, move, actor="test", alias="it followed")
+    close_incident(world.ledger, opened, summary="looked at", actor="test")
+    assert tell(world.ledger, move, actor="test", alias="it followed") == opened
+    (found,) = incidents(world.ledger, "m")
+    assert [s["at"] for s in found.timeline if "moved to" in s["what"]] == [move.recorded_at]
 
 
 def test_bytes_are_read_without_holding_the_ledger(world, new_world):
@@ -261,13 +353,12 @@ def test_a_move_finds_and_records_an_alias_moved_by_hand(world):
     assert world.ledger.records(limit=1)[0].predicate["found"] == 9
 
 
-def test_an_alias_before_any_promotion_is_an_alarm(world):
+def test_an_alias_before_any_promotion_is_taken_away(world):
     assert world.project() == {"ledger": None, "before": None, "after": None}
     world.train(1)
     world.registry.set_alias("m", "production", 1)
-    with pytest.raises(RegistryError, match="version 1, which nobody promoted"):
-        world.project()
-    assert world.kinds() == ["training"]
+    assert world.project() == {"ledger": None, "before": 1, "after": None}
+    assert (world.alias, world.kinds()) == (None, ["training", "reconcile"])
 
 
 def test_an_alias_that_something_else_keeps_moving_is_given_up_with_an_error(world):

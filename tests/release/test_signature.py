@@ -225,6 +225,44 @@ def test_every_byte_of_the_head_counts(ed25519, place):
         verify(armored(bytes(head) + ed25519.blob[10:]), MESSAGE)
 
 
+@pytest.mark.parametrize(
+    ("inside", "problem"),
+    [
+        ("", "not an armored SSH signature"),
+        ("AAAA\n!", "the signature is not base64"),
+        ("AAAA\nA", "the signature is not base64"),
+        ("AAAA", "the bytes are cut short"),
+    ],
+)
+def test_what_stands_in_the_armor_must_be_base64(inside, problem):
+    begin, end = (f"-----{word} SSH SIGNATURE-----" for word in ("BEGIN", "END"))
+    with pytest.raises(ApprovalInvalid, match=problem):
+        verify("\n".join([begin, *inside.splitlines(), end]), MESSAGE)
+    with pytest.raises(ApprovalInvalid, match="not an armored SSH signature"):
+        verify("\n".join([begin, *inside.splitlines(), begin]), MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "other"),
+    [
+        ("ed25519", None, b"ecdsa-sha2-nistp256"),
+        ("ed25519", None, b""),
+        ("ecdsa", 256, b"ecdsa-sha2-nistp384"),
+        ("rsa", 2048, b"ssh-rsa"),
+    ],
+)
+def test_a_signature_says_that_it_is_of_the_kind_of_its_key(make_key, tmp_path, kind, bits, other):
+    """Else one signature would have several forms; and `ssh-rsa` is RSA with SHA-1."""
+    key = make_key(kind, bits=bits)
+    case = case_of(key, sign(key, MESSAGE))
+    scheme, value, _ = unpack(unpack(case.blob[10:])[4])
+    assert scheme != other
+    renamed = with_fields(case, value=pack(other, value))
+    with pytest.raises(ApprovalInvalid, match="signature by a"):
+        verify(armored(renamed.blob), MESSAGE)
+    assert not mutants.accepted_by_ssh(renamed, tmp_path)
+
+
 def test_an_elliptic_key_has_one_form(make_key):
     kind, curve, point, _ = unpack(public_of(make_key("ecdsa", bits=256)).blob)
     compressed = pack(kind, curve, bytes([2 + point[-1] % 2]) + point[1:33])
@@ -323,7 +361,22 @@ def test_a_key_that_needs_ssh_keygen_says_so_where_there_is_none(make_key, monke
         sign(key, MESSAGE)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a key", b"\xff\xfe", b"-----BEGIN OPENSSH"])
+BEGIN, END = (b"-----%s OPENSSH PRIVATE KEY-----" % word for word in (b"BEGIN", b"END"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"not a key",
+        b"\xff\xfe",
+        b"-----BEGIN OPENSSH",
+        BEGIN,
+        END,
+        *(BEGIN + inside + END for inside in (b"", b"A", b"AAAA")),
+    ],
+)
 def test_a_file_that_is_no_key_is_refused(make_key, tmp_path, content):
     path = tmp_path / "key"
     if content is not None:

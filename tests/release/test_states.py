@@ -74,3 +74,18 @@ def test_a_new_evaluation_takes_an_approval_away(world):
     world.answer("ana", 1)
     world.evaluate(1, "INCONCLUSIVE")
     assert state(world) == "candidate"
+
+
+def test_what_is_said_for_another_slot_changes_nothing(world):
+    world.train(1)
+    world.evaluate(1)
+    world.evaluate(1, "FAIL", slot="staging")
+    assert state(world) == "gated"
+    world.evaluate(1, slot="staging")
+    world.answer("ana", 1, slot="staging")
+    assert state(world) == "gated"
+    world.approve(1)
+    assert state(world) == "approved"
+    assert slots.states(world.ledger, "m", "staging") == {1: "approved"}
+    world.promote(1)
+    assert slots.states(world.ledger, "m", "staging") == {1: "approved"}

@@ -1,7 +1,7 @@
 """Who may approve what: people, their keys and roles, and what each risk tier asks for."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,27 @@ from mlct.errors import ApprovalInvalid
 from mlct.release.approval.signature import PublicKey
 
 RISK_TIERS = ("low", "medium", "high")
+#: What a tier or a deployment may demand besides contract and gate.
+TRIALS = ("shadow", "canary")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tier:
-    """What a risk tier asks for: how many people, whether the author counts, distinct roles."""
+    """What a risk tier asks for.
+
+    `approvers` people, `author` says whether the author is one of them. `roles` want one distinct
+    person each; `distinct_roles` only that no two sign in the same one. `touch` demands security
+    keys. `requires` names trials (shadow, canary) that must have passed. The evidence may be
+    `evidence_days` old.
+    """
 
     approvers: int
     author: bool
     distinct_roles: bool
+    roles: tuple[str, ...] = ()
+    touch: bool = False
+    requires: tuple[str, ...] = ()
+    evidence_days: int = 30
 
 
 _DEFAULT_TIERS = {
@@ -31,22 +43,43 @@ _DEFAULT_TIERS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Person:
-    """One approver. Signatures made outside `[not_before, not_after)` do not count."""
+    """One approver. Signatures made outside `[not_before, not_after)` do not count.
+
+    `emails` are further names under which the person commits or launches.
+    """
 
     name: str
     roles: tuple[str, ...]
     keys: tuple[PublicKey, ...]
     not_before: datetime | None = None
     not_after: datetime | None = None
+    emails: tuple[str, ...] = ()
+
+    def made(self, author: str) -> bool:
+        """Whether this is an author: by name or e-mail, also out of `Name <e-mail>`."""
+        name, _, email = author.casefold().partition("<")
+        found = {author.casefold(), name.strip(), email.strip(" >")}
+        return not found.isdisjoint(own.casefold() for own in (self.name, *self.emails))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Approvers:
-    """The approvers file, checked, with the digest of what it says."""
+    """The approvers file, checked, with the digest of `document`, which is what it says as JSON.
+
+    Who holds a role of `governance` may change it. Where nobody does, everybody in it may.
+    """
 
     people: tuple[Person, ...]
     tiers: Mapping[str, Tier]
     digest: str
+    governance: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def governors(self) -> tuple[Person, ...]:
+        """The people who may sign another approvers file."""
+        held = [p for p in self.people if not set(self.governance).isdisjoint(p.roles)]
+        return tuple(held) or self.people
 
     def holder(self, key: PublicKey, *, at: datetime) -> Person:
         """Who holds `key` at a time. Raises ApprovalInvalid."""
@@ -101,22 +134,36 @@ def load(path: Path) -> Approvers:
 def parse(content: Any, *, source: str = "approvers") -> Approvers:
     """Approvers from parsed YAML. Raises ApprovalInvalid."""
     read = _Reader(source)
-    read.fields("the file", content, "people", "tiers")
+    read.fields("the file", content, "people", "tiers governance")
     entries = content["people"]
     read.check("people", isinstance(entries, list) and entries, entries, "a list with entries")
     people = tuple(_person(read, f"people[{n}]", entry) for n, entry in enumerate(entries, 1))
     # A key or name that two entries share would let one person count twice.
     seen: set[Any] = set()
     for number, person in enumerate(people, 1):
-        for identity in (person.name.casefold(), *person.keys):
+        # A person's own name may stand among the e-mails too.
+        for identity in {person.name.casefold(), *map(str.casefold, person.emails)}:
             free = identity not in seen
-            read.check(f"people[{number}]", free, person.name, "a name and keys used only once")
+            read.check(f"people[{number}]", free, person.name, "a name and e-mails used only once")
             seen.add(identity)
+        for key in person.keys:
+            read.check(f"people[{number}]", key not in seen, person.name, "keys used only once")
+            seen.add(key)
     tiers, given = dict(_DEFAULT_TIERS), content.get("tiers", {})
     read.fields("tiers", given, "", " ".join(RISK_TIERS))
     for name, entry in given.items():
-        tiers[name] = _tier(read, f"tiers.{name}", tiers[name], entry, len(people))
-    return Approvers(people=people, tiers=tiers, digest=digest(_json(content)))
+        tiers[name] = _tier(read, f"tiers.{name}", tiers[name], entry, people)
+    governance: tuple[str, ...] = ("governance",)
+    if "governance" in content:
+        governance = read.held("governance", content["governance"], people)
+    document = _json(content)
+    return Approvers(
+        people=people,
+        tiers=tiers,
+        digest=digest(document),
+        governance=governance,
+        document=document,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +192,13 @@ class _Reader:
             self.check(where, right, value, "text without spaces around it")
         return tuple(values)
 
+    def held(self, where: str, values: Any, people: tuple[Person, ...]) -> tuple[str, ...]:
+        """Distinct roles, each of which somebody holds."""
+        roles, known = self.texts(where, values), {r for p in people for r in p.roles}
+        self.check(where, len(set(roles)) == len(roles), values, "each role once")
+        self.check(where, set(roles) <= known, values, f"roles of {', '.join(sorted(known))}")
+        return roles
+
     def instant(self, where: str, value: Any) -> datetime | None:
         try:
             if isinstance(value, str):
@@ -165,7 +219,7 @@ class _Reader:
 
 
 def _person(read: _Reader, where: str, entry: Any) -> Person:
-    read.fields(where, entry, "name roles keys", "not_before not_after")
+    read.fields(where, entry, "name roles keys", "not_before not_after emails")
     (name,) = read.texts(f"{where}.name", [entry["name"]])
     lines = read.texts(f"{where}.keys", entry["keys"])
     person = Person(
@@ -174,6 +228,7 @@ def _person(read: _Reader, where: str, entry: Any) -> Person:
         keys=tuple(read.key(f"{where}.keys[{n}]", line) for n, line in enumerate(lines, 1)),
         not_before=read.instant(f"{where}.not_before", entry.get("not_before")),
         not_after=read.instant(f"{where}.not_after", entry.get("not_after")),
+        emails=read.texts(f"{where}.emails", entry["emails"]) if "emails" in entry else (),
     )
     if person.not_before and person.not_after:
         right = person.not_before < person.not_after
@@ -181,15 +236,30 @@ def _person(read: _Reader, where: str, entry: Any) -> Person:
     return person
 
 
-def _tier(read: _Reader, where: str, default: Tier, entry: Any, people: int) -> Tier:
+def _tier(read: _Reader, where: str, default: Tier, entry: Any, people: tuple[Person, ...]) -> Tier:
     read.fields(where, entry, "", " ".join(Tier.__dataclass_fields__))
     tier = Tier(**(asdict(default) | entry))
-    count = type(tier.approvers) is int and 1 <= tier.approvers <= people
-    read.check(f"{where}.approvers", count, tier.approvers, f"1 to {people}: so many are listed")
-    for field in ("author", "distinct_roles"):
-        value = getattr(tier, field)
-        read.check(f"{where}.{field}", isinstance(value, bool), value, "true or false")
-    return tier
+    roles: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    if "roles" in entry:
+        roles = read.held(f"{where}.roles", entry["roles"], people)
+    if "requires" in entry:
+        requires = read.texts(f"{where}.requires", entry["requires"])
+        known = set(requires) <= set(TRIALS)
+        read.check(f"{where}.requires", known, entry["requires"], " and ".join(TRIALS))
+    least = max(1, len(roles))
+    if "approvers" not in entry:
+        tier = replace(tier, approvers=max(tier.approvers, least))
+    count = type(tier.approvers) is int and least <= tier.approvers <= len(people)
+    expected = f"{least} to {len(people)}: so many are listed"
+    read.check(f"{where}.approvers", count, tier.approvers, expected)
+    for name in ("author", "distinct_roles", "touch"):
+        value = getattr(tier, name)
+        read.check(f"{where}.{name}", isinstance(value, bool), value, "true or false")
+    days = tier.evidence_days
+    right = type(days) is int and days > 0
+    read.check(f"{where}.evidence_days", right, days, "a whole number of days")
+    return replace(tier, roles=roles, requires=requires)
 
 
 def _json(value: Any) -> Any:

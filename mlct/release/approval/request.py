@@ -37,8 +37,11 @@ def slot_key(model: str, slot: str) -> str:
 class Request:
     """One version put forward for one slot, with everything that an approval binds to.
 
-    `gate` is the hash of the gate statement, `head` the sequence of the slot's last move when the
-    evaluation was made.
+    `gate` is the hash of the gate statement, `head` the sequence of the slot's last move when it
+    was written, `compared` the champion that the evidence is about (that of the main slot),
+    `evaluated_at` when the evidence was made, `policy` the digest of the approvers file in force
+    then, `deployment` that of the slot's configuration. Statements of the first release have
+    neither of the last two.
     """
 
     model: str
@@ -54,6 +57,10 @@ class Request:
     head: int
     champion: int | None
     rollback_target: int | None
+    compared: int | None
+    evaluated_at: str
+    policy: str | None
+    deployment: str | None
     authors: tuple[str, ...]
     training: Mapping[str, Any]
 
@@ -103,18 +110,29 @@ class Request:
             head=says["head"],
             champion=says["champion"],
             rollback_target=says["champion"],
+            compared=says.get("compared", says["champion"]),
+            evaluated_at=min(
+                g.recorded_at for g in gates if g.predicate["evidence"] == says["evidence"]
+            ),
+            policy=says.get("approvers_policy"),
+            deployment=says.get("deployment"),
             authors=tuple(sorted({a for t in trainings for a in t["authors"]})),
             training=trainings[0],
         )
 
+    @property
+    def name(self) -> str:
+        return f"{self.model}@{self.version}"
+
     def binding(self) -> dict[str, Any]:
         """The fields that a signature covers, besides who, when and what decision."""
         names = ("model", "version", "slot", "tier", "artifact", "head", "gate", "evidence")
-        return {n: getattr(self, n) for n in (*names, "rollback_target")}
+        pinned = () if self.deployment is None else ("deployment",)
+        return {n: getattr(self, n) for n in (*names, "rollback_target", *pinned)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return asdict(self) | {"training": dict(self.training)}
+        return asdict(self)
 
 
 def decide(
@@ -139,8 +157,7 @@ def decide(
         raise ApprovalInvalid(
             f"a lifetime of {lifetime}", expected=f"more than none, at most {LONGEST.days} days"
         )
-    public = signature.public_key(key)
-    person = approvers.holder(public, at=at)
+    person = approvers.holder(signature.public_key(key), at=at)
     if role is not None and role not in person.roles:
         raise ApprovalInvalid(
             f"{person.name} does not hold the role {role!r}", expected=", ".join(person.roles)
@@ -160,12 +177,6 @@ def decide(
     )
     body = canonical(content)
     signed = signature.sign(key, body)
-    if signature.verify(signed, body) != public:
-        raise ApprovalInvalid(
-            f"{key} signed with another key than its public half says",
-            expected=public.fingerprint,
-            fix="Remove the `.pub` file beside it, which belongs to another key",
-        )
     return content, body, signed, person
 
 
@@ -190,19 +201,21 @@ def judge(
 ) -> list[Approval]:
     """Every recorded answer for the requested version and slot, oldest first."""
     promotions = ledger.records(kind="promotion", model=request.model)
-    used = {digest for p in promotions for digest in p.predicate["approvals"]}
-    given, seen = list[Approval](), set[bytes]()
-    for record in reversed(ledger.records(kind="approval", model=request.model)):
+    recorded = ledger.records(kind="approval", model=request.model)
+    carried = {digest for p in promotions for digest in p.predicate["approvals"]}
+    used = {r.predicate["nonce"] for r in recorded if r.hash in carried}
+    given, seen = list[Approval](), set[str]()
+    for record in reversed(recorded):
         says = record.predicate
         if (says.get("version"), says.get("slot")) != (request.version, request.slot):
             continue
         problem = _problem(record, request, approvers, at)
         if not problem:
-            if record.body in seen:
-                problem = "it is a copy of an earlier one"
-            elif record.hash in used:
+            if says["nonce"] in used:
                 problem = "it was used by an earlier promotion"
-            seen.add(record.body)
+            elif says["nonce"] in seen:
+                problem = "it is a copy of an earlier one"
+            seen.add(says["nonce"])
         given.append(Approval(record=record, problem=problem))
     return given
 
@@ -231,7 +244,9 @@ def _problem(record: Record, request: Request, approvers: Approvers, at: datetim
         return "it was signed before the evaluation that it is for"
     # A no stands, whoever changes the approvers file and however long the promotion waits.
     return (
-        "" if says["decision"] == "reject" else _no_approval(says, person, request, approvers, at)
+        ""
+        if says["decision"] == "reject"
+        else _no_approval(says, person, key, request, approvers, at)
     )
 
 
@@ -253,7 +268,12 @@ def _malformed(record: Record, request: Request) -> str:
 
 
 def _no_approval(
-    says: Mapping[str, Any], person: Person, request: Request, approvers: Approvers, at: datetime
+    says: Mapping[str, Any],
+    person: Person,
+    key: signature.PublicKey,
+    request: Request,
+    approvers: Approvers,
+    at: datetime,
 ) -> str:
     issued, expires = (datetime.fromisoformat(says[n]) for n in ("issued_at", "expires_at"))
     if says["policy"] != approvers.digest:
@@ -264,8 +284,10 @@ def _no_approval(
         return f"it is valid for longer than {LONGEST.days} days"
     if at >= expires:
         return f"it expired at {says['expires_at']}"
-    authors = {author.casefold() for author in request.authors}
-    if not approvers.tiers[request.tier].author and person.name.casefold() in authors:
+    tier = approvers.tiers[request.tier]
+    if tier.touch and not key.touched:
+        return f"it was signed with a {key.type} key, not with a security key"
+    if not tier.author and any(map(person.made, request.authors)):
         return f"{person.name} is the author of this version"
     return ""
 
@@ -286,13 +308,12 @@ def require(approvals: list[Approval], request: Request, approvers: Approvers) -
             expected="no rejection of this evaluation",
             fix="Train and evaluate a new version",
         )
-    valid = [a for a in approvals if not a.problem and a.says["decision"] == "approve"]
-    by_person = {a.says["approver"]: a for a in valid}
+    by_person = {a.says["approver"]: a for a in approvals if not a.problem}
     counted = list(by_person.values())
     roles = {a.says["role"] for a in counted}
     enough = len(counted) >= tier.approvers
     distinct = not tier.distinct_roles or len(roles) >= tier.approvers
-    if not (enough and distinct):
+    if not (enough and distinct and set(tier.roles) <= roles):
         ignored = "; ".join(
             f"{a.says['approver']}'s {a.says['decision']} does not count: {a.problem}"
             for a in approvals
@@ -305,6 +326,8 @@ def require(approvals: list[Approval], request: Request, approvers: Approvers) -
             + (f"; {ignored}" if ignored else ""),
             expected=f"{people} for risk tier {request.tier!r}"
             + (" in distinct roles" if tier.distinct_roles else "")
+            + (f", one each as {' and '.join(tier.roles)}" if tier.roles else "")
+            + (", with security keys" if tier.touch else "")
             + ("" if tier.author else ", not the author"),
             fix=f"Ask for `mlct approve {request.model}@{request.version} --key FILE`",
         )

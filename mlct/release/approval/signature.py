@@ -36,7 +36,7 @@ _PRIVATE = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KE
 
 
 def _invalid(found: str, expected: str = "an SSH signature made for mlct") -> ApprovalInvalid:
-    return ApprovalInvalid(found, expected=expected, fix="Sign again with `mlct approve`")
+    return ApprovalInvalid(found, expected=expected, fix="Sign again with `mlct`")
 
 
 class _Wire:
@@ -104,6 +104,11 @@ class PublicKey:
     @property
     def type(self) -> str:
         return _Wire(self.blob).text()
+
+    @property
+    def touched(self) -> bool:
+        """Whether it is a security key, whose signatures count only when confirmed by touch."""
+        return self.type in _TOUCHED
 
     @property
     def fingerprint(self) -> str:
@@ -245,7 +250,7 @@ def public_key(key: Path) -> PublicKey:
     """The public half of a private key file, without its passphrase; or of a `.pub` file."""
     data = _content(key)
     begin, end = _PRIVATE
-    if begin in data and end in data:
+    if begin in data:
         try:
             blob = base64.b64decode(data.partition(begin)[2].partition(end)[0])
         except binascii.Error as error:
@@ -261,22 +266,34 @@ def public_key(key: Path) -> PublicKey:
 
 
 def sign(key: Path, message: bytes, *, namespace: str = NAMESPACE) -> str:
-    """Armored signature of `message`. Raises ApprovalInvalid.
+    """Armored signature of `message` by `public_key(key)`, verified. Raises ApprovalInvalid.
 
     An unencrypted private key file is used in process; every other key (with a passphrase, in an
     agent by its `.pub` file, on a security key) through `ssh-keygen -Y sign`, which asks for it.
     """
+    public = public_key(key)
     try:
         private = serialization.load_ssh_private_key(_content(key), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return _sign_elsewhere(key.expanduser(), message, namespace)
-    public = public_key(key)
-    scheme, value = _sign_here(private, public, _preimage(message, namespace, "sha512"))
+        signed = _sign_elsewhere(key.expanduser(), message, namespace)
+    else:
+        signed = _sign_here(private, public, message, namespace)
+    if verify(signed, message, namespace=namespace) != public:
+        raise ApprovalInvalid(
+            f"{key} signed with another key than its public half says",
+            expected=public.fingerprint,
+            fix="Remove the `.pub` file beside it, which belongs to another key",
+        )
+    return signed
+
+
+def _sign_here(private: Any, public: PublicKey, message: bytes, namespace: str) -> str:
+    scheme, value = _value(private, public, _preimage(message, namespace, "sha512"))
     fields = (public.blob, namespace.encode(), b"", b"sha512", _string(scheme) + _string(value))
     return _armor(_MAGIC + b"\0\0\0\1" + b"".join(map(_string, fields)))
 
 
-def _sign_here(private: Any, public: PublicKey, signed: bytes) -> tuple[bytes, bytes]:
+def _value(private: Any, public: PublicKey, signed: bytes) -> tuple[bytes, bytes]:
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return b"ssh-ed25519", private.sign(signed)
     if isinstance(private, rsa.RSAPrivateKey):

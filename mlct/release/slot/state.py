@@ -1,12 +1,16 @@
 """What a slot serves, what it may go back to, and the state of every version."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlct.evaluation.decision import NOT_COMPARED, PASS
 from mlct.release.approval.request import slot_key
 from mlct.release.ledger import Ledger, Record, instant
 
 SLOT = "production"
+#: The slot of what a model falls back to when no earlier version is fit.
+FALLBACK = "fallback"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +72,13 @@ def states(ledger: Ledger, model: str, slot: str = SLOT) -> dict[int, str]:
         if record.kind == "training":
             found.setdefault(says["version"], "candidate")
         elif record.kind == "gate" and says["slot"] == slot:
-            if says["verdict"] == "PASS" and state in ("candidate", "approved", "retired"):
+            if says["verdict"] in (PASS, NOT_COMPARED) and state in (
+                "candidate",
+                "approved",
+                "retired",
+            ):
                 found[says["version"]] = "gated"
-            elif says["verdict"] != "PASS" and state in ("gated", "approved"):
+            elif says["verdict"] not in (PASS, NOT_COMPARED) and state in ("gated", "approved"):
                 found[says["version"]] = "candidate"
         elif record.kind == "approval" and says["slot"] == slot:
             if state in ("gated", "approved"):
@@ -92,17 +100,35 @@ def banned(ledger: Ledger, model: str, version: int, artifact: str) -> str | Non
 
 
 def rollback_target(ledger: Ledger, current: Live) -> int | None:
-    """The newest earlier version of the slot's approved chain, other bytes, not quarantined."""
+    """The first of `rollback_targets`, before anybody has looked at its bytes."""
+    found: int | None = next(
+        (t.predicate["version"] for t in rollback_targets(ledger, current)), None
+    )
+    return found
+
+
+def rollback_targets(ledger: Ledger, current: Live) -> Iterator[Record]:
+    """The promotions that a slot may go back to, best first: all approved by people before.
+
+    The earlier versions of the slot's approved chain, newest first, then what people put into slot
+    `fallback`; other bytes than what is live, and nothing quarantined.
+    """
     brought = origins(ledger, current)
+    fallback = ledger.head(slot_key(current.model, FALLBACK))
     target, seen = current.rollback_target, {current.version}
-    while target is not None and target in brought and target not in seen:
-        says = brought[target].predicate
-        barred = banned(ledger, current.model, target, says["artifact"])
-        if not barred and says["artifact"] != current.artifact:
-            return target
+    chain = list[Record]()
+    while target in brought and target not in seen:
+        chain.append(brought[target])
         seen.add(target)
-        target = says["rollback_target"]
-    return None
+        target = brought[target].predicate["rollback_target"]
+    if fallback is not None and fallback.predicate["version"] not in seen:
+        chain.append(fallback)
+    for record in chain:
+        says = record.predicate
+        if says["artifact"] != current.artifact and not banned(
+            ledger, current.model, says["version"], says["artifact"]
+        ):
+            yield record
 
 
 def origins(ledger: Ledger, current: Live) -> dict[int, Record]:

@@ -1,0 +1,147 @@
+"""Which approvers file counts: the first that was used, or one that the last one's people signed.
+
+The chain of `policy` statements keeps every file whole. The first is trusted on first use; each
+later one is signed by somebody who governs the file before it and names the row that it replaces.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlct.data.digest import canonical
+from mlct.errors import ApprovalInvalid
+from mlct.release.approval import signature
+from mlct.release.approval.approvers import Approvers, Person, parse
+from mlct.release.ledger import Ledger, Record, statement
+
+NAMESPACE = "mlct-policy@v1"
+#: Policy statements are about the whole ledger, not about one model.
+EVERY_MODEL = ""
+_SAYS = {"model", "policy", "replaces", "document", "signer", "comment"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """An approvers file in force, the statement that put it there, and who signed that (or "")."""
+
+    approvers: Approvers
+    record: Record
+    signer: str
+
+    @property
+    def first(self) -> bool:
+        """Whether it was trusted on first use."""
+        return not self.signer
+
+
+def chain(ledger: Ledger) -> list[Policy]:
+    """Every approvers file that was ever in force, oldest first. What nobody may say is skipped."""
+    found = list[Policy]()
+    for record in reversed(ledger.records(kind="policy", model=EVERY_MODEL)):
+        policy = _valid(record, found[-1] if found else None)
+        if policy is not None:
+            found.append(policy)
+    return found
+
+
+def in_force(ledger: Ledger) -> Policy | None:
+    """The approvers file that counts now. None before the first use."""
+    found = chain(ledger)
+    return found[-1] if found else None
+
+
+def pin(ledger: Ledger, approvers: Approvers, *, actor: str) -> Policy:
+    """What is in force; the first file that is ever used is pinned as it is."""
+    current = in_force(ledger)
+    if current is None:
+        with ledger.transaction():
+            current = in_force(ledger)
+            if current is None:
+                ledger.append(_statement(approvers, None, "", "trusted on first use"), actor=actor)
+                current = in_force(ledger)
+    assert current is not None, "a first statement is in force"
+    return current
+
+
+def change(
+    ledger: Ledger, approvers: Approvers, *, key: Path, comment: str, at: datetime
+) -> Policy:
+    """Put another approvers file in force, signed by who governs the present one.
+
+    Raises ApprovalInvalid with nothing written.
+    """
+    current = in_force(ledger)
+    if current is None:
+        raise ApprovalInvalid(
+            "no approvers file is pinned yet",
+            expected="one to change",
+            fix="Run the retrain job or `mlct approve`: the first use pins the file",
+        )
+    if approvers.digest == current.approvers.digest:
+        raise ApprovalInvalid(
+            f"the approvers file {approvers.digest[:12]} is in force already",
+            expected="another one",
+        )
+    person = _governor(signature.public_key(key), current, at)
+    content = _statement(approvers, current, person.name, comment)
+    body = canonical(content)
+    signed = signature.sign(key, body, namespace=NAMESPACE)
+    record = ledger.append(content, actor=person.name, signature=signed, body=body)
+    changed = chain(ledger)[-1]
+    if changed.record.hash != record.hash:
+        raise ApprovalInvalid(
+            "somebody else changed the approvers file meanwhile",
+            expected="the file that this one was to replace",
+            fix="Look at `mlct policy show`, then sign again",
+        )
+    return changed
+
+
+def _governor(key: signature.PublicKey, current: Policy, at: datetime) -> Person:
+    person = current.approvers.holder(key, at=at)
+    if person not in current.approvers.governors:
+        raise ApprovalInvalid(
+            f"{person.name} may not change the approvers file",
+            expected=" or ".join(p.name for p in current.approvers.governors),
+            fix="Ask somebody who holds a governance role in the file that is in force",
+        )
+    return person
+
+
+def _statement(
+    approvers: Approvers, current: Policy | None, signer: str, comment: str
+) -> Mapping[str, Any]:
+    return statement(
+        "policy",
+        {"policy": approvers.digest},
+        {
+            "model": EVERY_MODEL,
+            "policy": approvers.digest,
+            "replaces": current.record.hash if current else None,
+            "document": dict(approvers.document),
+            "signer": signer,
+            "comment": comment,
+        },
+    )
+
+
+def _valid(record: Record, current: Policy | None) -> Policy | None:
+    says = record.predicate
+    if says.keys() != _SAYS:
+        return None
+    try:
+        approvers = parse(says["document"], source=f"statement {record.sequence}")
+        signer, comment = says["signer"], says["comment"]
+        if record.statement != _statement(approvers, current, signer, comment):
+            return None
+        if current is None:
+            return None if signer else Policy(approvers=approvers, record=record, signer="")
+        key = signature.verify(record.signature or "", record.body, namespace=NAMESPACE)
+        person = _governor(key, current, datetime.fromisoformat(record.recorded_at))
+    except ApprovalInvalid:
+        return None
+    if person.name != signer:
+        return None
+    return Policy(approvers=approvers, record=record, signer=signer)

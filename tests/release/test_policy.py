@@ -1,0 +1,167 @@
+"""The approvers file in force: the first that was used, then whatever its own people signed."""
+
+import pytest
+
+from mlct.errors import ApprovalInvalid
+from mlct.release.approval import policy, signature
+from mlct.release.approval.approvers import Tier, parse
+from mlct.release.ledger import statement
+
+WEAK = {"high": {"approvers": 1, "distinct_roles": False}}
+
+
+def change(world, signer="ana", **changes):
+    world.change_approvers(signer, **changes)
+    return policy.in_force(world.ledger)
+
+
+def test_the_first_use_pins_the_file_and_later_ones_do_not(world):
+    assert policy.in_force(world.ledger) is None
+    first = policy.pin(world.ledger, world.approvers, actor="test")
+    assert (first.first, first.approvers.digest) == (True, world.approvers.digest)
+    world.weaken()
+    assert policy.pin(world.ledger, world.approvers, actor="test") == first
+    assert world.kinds() == ["policy"]
+
+
+def test_the_ledger_keeps_the_file_whole(world):
+    first = policy.pin(world.ledger, world.approvers, actor="test")
+    assert first.approvers == world.approvers
+    assert first.approvers.tiers["high"] == Tier(approvers=2, author=False, distinct_roles=True)
+
+
+def test_a_signed_change_is_in_force(put_forward):
+    changed = change(put_forward, tiers=WEAK)
+    assert (changed.signer, changed.first) == ("ana", False)
+    assert changed.approvers.tiers["high"].approvers == 1
+    assert [p.signer for p in policy.chain(put_forward.ledger)] == ["", "ana"]
+
+
+def test_two_who_change_the_file_at_once_do_not_both_think_that_they_did(put_forward, monkeypatch):
+    sign = signature.sign
+
+    def while_signing(*words, **how):
+        monkeypatch.setattr(signature, "sign", sign)
+        put_forward.change_approvers("cid", tiers=WEAK)
+        return sign(*words, **how)
+
+    monkeypatch.setattr(signature, "sign", while_signing)
+    with pytest.raises(ApprovalInvalid, match="somebody else changed the approvers file"):
+        put_forward.change_approvers("ana", tiers={"low": {"evidence_days": 3}})
+    assert policy.in_force(put_forward.ledger).signer == "cid"
+
+
+def test_a_change_answers_with_what_is_in_force_by_it(put_forward):
+    put_forward.edit_approvers(tiers=WEAK)
+    how = {"key": put_forward.keys["ben"], "comment": "seen", "at": put_forward.clock()}
+    changed = policy.change(put_forward.ledger, put_forward.approvers, **how)
+    assert changed == policy.in_force(put_forward.ledger)
+    said = changed.record.predicate
+    assert (changed.record.actor, said["signer"], said["comment"]) == ("ben", "ben", "seen")
+
+
+def test_a_signature_for_one_use_is_none_for_another_for_ever():
+    """Statements of old ledgers were signed under these names."""
+    assert (policy.NAMESPACE, signature.NAMESPACE) == ("mlct-policy@v1", "mlct-approval@v1")
+
+
+def test_whom_a_change_takes_out_signs_no_further_one(put_forward):
+    change(put_forward, "cid", ana={"not_after": put_forward.clock.time})
+    with pytest.raises(ApprovalInvalid, match="ana is not an approver at"):
+        put_forward.change_approvers("ana", tiers=WEAK)
+
+
+def test_a_change_is_judged_by_the_file_before_it_and_not_by_itself(put_forward):
+    """Eve lists herself, and signs that."""
+    public = put_forward.keys["eve"].with_suffix(".pub").read_text().strip()
+    put_forward.edit_approvers(ben={"keys": [public]})
+    how = {"key": put_forward.keys["eve"], "comment": "", "at": put_forward.clock()}
+    before = put_forward.kinds()
+    with pytest.raises(ApprovalInvalid, match="belongs to no approver"):
+        policy.change(put_forward.ledger, put_forward.approvers, **how)
+    assert put_forward.kinds() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "governors"),
+    [
+        ({}, {"ana", "ben", "cid", "dan"}),
+        ({"ana": {"roles": ["governance"]}}, {"ana"}),
+        ({"ana": {"roles": ["governance"]}, "cid": {"roles": ["governance"]}}, {"ana", "cid"}),
+    ],
+)
+def test_who_holds_governance_governs_and_where_nobody_does_everybody(world, changes, governors):
+    world.edit_approvers(**changes)
+    assert {p.name for p in world.approvers.governors} == governors
+
+
+def test_a_file_names_the_roles_that_govern_it(world):
+    document = dict(world.approvers.document) | {"governance": ["model-risk"]}
+    assert {p.name for p in parse(document).governors} == {"ana", "cid"}
+    with pytest.raises(ApprovalInvalid, match="governance is"):
+        parse(document | {"governance": ["nobody-holds-this"]})
+
+
+def test_the_same_file_cannot_be_put_in_force_twice(put_forward):
+    with pytest.raises(ApprovalInvalid, match="in force already"):
+        put_forward.change_approvers()
+
+
+def test_nothing_is_changed_before_something_is_pinned(world):
+    with pytest.raises(ApprovalInvalid, match="no approvers file is pinned yet"):
+        world.change_approvers(tiers=WEAK)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {},
+        {"document": {"people": []}},
+        {"policy": "0" * 64},
+        {"replaces": None},
+        {"signer": 7},
+        {"more": 1},
+    ],
+)
+def test_what_is_no_policy_statement_changes_nothing(put_forward, says):
+    current = policy.in_force(put_forward.ledger)
+    put_forward.weaken()
+    right = policy._statement(put_forward.approvers, current, "ana", "")["predicate"]
+    said = right | says if says else {"model": ""}
+    content = statement("policy", {"policy": put_forward.approvers.digest}, said)
+    put_forward.ledger.append(content, actor="eve", signature="junk")
+    assert policy.in_force(put_forward.ledger) == current
+
+
+def test_a_second_first_use_is_none(put_forward):
+    current = policy.in_force(put_forward.ledger)
+    put_forward.weaken()
+    content = policy._statement(put_forward.approvers, None, "", "trusted on first use")
+    put_forward.ledger.append(content, actor="eve")
+    assert policy.in_force(put_forward.ledger) == current
+
+
+def test_a_version_evaluated_before_the_first_file_may_be_promoted_under_it(world):
+    """As in a fresh project: train, then write the file, then sign."""
+    world.train(1)
+    world.evaluate(1, approvers_policy=None)
+    world.approve(1)
+    assert world.promote(1)
+
+
+def test_but_not_once_the_first_file_was_changed(world):
+    world.train(2)
+    world.evaluate(2, approvers_policy=None)
+    world.change_approvers(tiers=WEAK)
+    world.approve(2)
+    world.refused("was evaluated under the approvers file None", check="policy-of-evidence")
+
+
+def test_a_ledger_without_a_policy_promotes_nothing(put_forward, monkeypatch):
+    put_forward.approve(2)
+    monkeypatch.setattr(policy, "in_force", lambda ledger: None)
+    put_forward.refused("no approvers file was ever pinned", check="policy")
+
+
+def test_policies_are_of_no_model(put_forward):
+    assert put_forward.ledger.models() == ["m"]
