@@ -32,7 +32,8 @@ def decide(policy, pattern, *, trained=START, retrained=()):
 
 
 def policy(**words):
-    return RetrainPolicy(**{"cooldown": "0d", "budget": "99/1d"} | words)
+    usual = {"cooldown": "0d", "budget": "99/1d", "on": ["drift", "age"]}
+    return RetrainPolicy(**usual | words)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_refusal_keeps_the_cause_so_that_it_can_be_told():
 
 def test_history_can_be_replayed():
     """A year day by day: at most the budget in any period, never within the cool-down."""
-    rule, retrained = RetrainPolicy(cooldown="5d", budget="3/30d"), []
+    rule, retrained = policy(cooldown="5d", budget="3/30d"), []
     pattern = "x" * 365
     for day in range(1, 366):
         found = decide(rule, pattern[:day], retrained=retrained)
