@@ -1,7 +1,9 @@
 """Content-addressed files under a root: a local path or any fsspec URL."""
 
+import json
 import re
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -9,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
 from mlct.data.digest import sha256
-from mlct.errors import SnapshotCorrupted, SnapshotMissing
+from mlct.errors import MlctError, SnapshotCorrupted, SnapshotMissing
 
 
 class ObjectStore:
@@ -47,6 +49,16 @@ class ObjectStore:
         # Damaged bytes under this name are replaced: the caller holds the right ones.
         if not self.fs.exists(path) or self.fs.size(path) != len(data):
             self._write(path, data)
+        return digest
+
+    def ensure(self, data: bytes) -> str:
+        """`put`, and look: bytes of that name and size that are not these are replaced too."""
+        digest = self.put(data)
+        try:
+            self.get(digest)
+        except SnapshotCorrupted:
+            self._write(self._path(digest), data)
+            self.get(digest)
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -98,3 +110,59 @@ class ObjectStore:
             for path in sorted(paths)
             if not path.endswith(".part")
         }
+
+
+class Nearest:
+    """Reads objects from the first of several stores that has them right; writes to the last.
+
+    Implements `mlct.data.snapshot.Store` for whoever reads models. `cache` comes first and keeps
+    what was read elsewhere, so that the same bytes are there while the others are down. Every store
+    verifies what it gives: which of them answers makes no difference to what is read.
+    """
+
+    def __init__(self, cache: ObjectStore, *stores: ObjectStore) -> None:
+        self.cache, self.stores, self.last = cache, stores, stores[-1]
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of a digest. Raises what the first store after the cache raised."""
+        with suppress(MlctError, OSError):
+            return self.cache.get(digest)
+        problems = list[Exception]()
+        for store in self.stores:
+            try:
+                data = store.get(digest)
+            except Exception as error:  # missing, damaged, or whatever a store that is down raises
+                problems.append(error)
+                continue
+            with suppress(OSError):  # a full disk, a folder of somebody else: only slower
+                self.cache.ensure(data)
+            return data
+        raise problems[0]
+
+    def put(self, data: bytes | memoryview) -> str:
+        return self.last.put(data)
+
+    def open(self, digest: str) -> tuple[Any, str]:
+        return self.last.open(digest)
+
+    def set_ref(self, name: str, digest: str) -> None:
+        self.last.set_ref(name, digest)
+
+    def ref(self, name: str) -> str | None:
+        return self.last.ref(name)
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        return self.last.refs(prefix)
+
+
+def copy_artifact(source: ObjectStore, approved: ObjectStore, artifact: str) -> None:
+    """Copy a packaged model, file by file, hashed when read and again when written.
+
+    Raises SnapshotMissing or SnapshotCorrupted where the source does not hold it, or the copy does
+    not hold.
+    """
+    files = source.get(artifact)
+    for part in json.loads(files).values():
+        approved.ensure(source.get(part))
+    # The list of files last: who finds it finds them all.
+    approved.ensure(files)

@@ -1,6 +1,7 @@
 """MLflow as tracker and registry: what is logged comes back, and what fails says why."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from mlct.adapters.home import Home
 from mlct.adapters.mlflow_registry import MlflowRegistry
 from mlct.errors import RegistryError
+from mlct.release.slot import Standing
 from mlct.training import fit
 
 
@@ -134,6 +136,62 @@ def test_pyfunc_gives_the_same_scores(trained):
         assert np.array_equal(model.predict(rows.to_pandas()), direct)
 
 
+def folder_of(registry: MlflowRegistry, model: str) -> Path:
+    (found,) = Path(registry.artifacts.removeprefix("file://"), model).rglob("data/mlct")
+    return found
+
+
+def test_pyfunc_refuses_bytes_that_are_not_those_that_were_logged(registry, model, files):
+    import mlflow
+
+    log(registry, model, files)
+    file = folder_of(registry, model) / "model.txt"
+    file.write_bytes(file.read_bytes().replace(b"num_leaves", b"num_leeves"))
+    with registry._current(), pytest.raises(RegistryError, match="as they were logged"):
+        mlflow.pyfunc.load_model(f"models:/{model}/1")
+
+
+def test_pyfunc_loads_what_was_logged_before_digests_stood_in_the_mlmodel_file(
+    registry, model, files
+):
+    import mlflow
+
+    log(registry, model, files)
+    file = folder_of(registry, model).parents[1] / "MLmodel"
+    file.write_text(re.sub(r"metadata:\n( .*\n)+", "", file.read_text()))
+    assert "mlct.artifact" not in file.read_text()
+    with registry._current():
+        assert mlflow.pyfunc.load_model(f"models:/{model}/1").predict is not None
+
+
+def test_pyfunc_refuses_what_the_ledger_of_this_installation_never_saw_trained(
+    trained, registry, model, files, monkeypatch
+):
+    import mlflow
+
+    log(registry, model, files)
+    monkeypatch.setenv("MLCT_HOME", str(trained.root))
+    with registry._current(), pytest.raises(RegistryError, match="saw trained"):
+        mlflow.pyfunc.load_model(f"models:/{model}/1")
+    with trained.home.registry._current():
+        assert mlflow.pyfunc.load_model("models:/late/1").predict is not None
+
+
+def test_an_alias_that_mlct_sets_is_remembered_and_one_that_others_set_is_not(
+    registry, model, files
+):
+    log(registry, model, files)
+    log(registry, model, files, "again")
+    assert registry.standing(model, "production") == Standing(alias=None)
+    registry.set_alias(model, "production", 1)
+    registry.client.set_registered_model_alias(model, "production", "2")
+    assert registry.standing(model, "production") == Standing(alias=2, pointed=1)
+    registry.delete_alias(model, "production")
+    assert registry.standing(model, "production") == Standing(alias=None, pointed=1)
+    registry.delete_alias(model, "production")  # gone already
+    assert registry.standing("nobody", "production") == Standing(alias=None)
+
+
 def test_two_registries_in_one_process_do_not_mix(registry, model, files, tmp_path):
     one, two = registry, Home(root=str(tmp_path)).registry
     assert (log(one, model, files).version, log(two, model, files).version) == (1, 1)
@@ -152,7 +210,8 @@ def test_the_mlflow_of_the_process_stays_what_it_was(registry, model, files, tmp
     log(registry, model, files, "again")
     registry.artifact(model, 1)
     assert mlflow.get_tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == mine
-    mlflow.set_tracking_uri(None)  # what we restored is ours to forget
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert not mlflow.is_tracking_uri_set(), "what stood in the environment outlives it"
 
 
 def test_a_run_that_other_code_left_open_is_no_obstacle(registry, model, files, tmp_path):
