@@ -5,7 +5,7 @@ PORT ?= 3000
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-DEV := demo,aws,postgres,dev
+DEV := demo,aws,notify,postgres,dev
 
 # No tool reports to its maker from here.
 export DAGSTER_DISABLE_TELEMETRY := 1

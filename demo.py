@@ -33,6 +33,7 @@ def set_up() -> None:
     os.environ |= {
         "DAGSTER_HOME": str(FOLDER / "dagster"),
         "MLCT_HOME": str(FOLDER / "mlct"),
+        "MLCT_ACTOR": "zoe@airport.example",  # the author, also where no git commit tells
         "OMP_WAIT_POLICY": "passive",
         "DAGSTER_DISABLE_TELEMETRY": "1",
     }

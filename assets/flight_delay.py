@@ -1,5 +1,6 @@
 """The model `flight_delay`: will this flight arrive 15 minutes late or more, two hours ahead?"""
 
+from pathlib import Path
 from typing import Any
 
 import mlct
@@ -38,6 +39,13 @@ flight_delay = mlct.ModelSpec(
         ],
     ),
     retrain=mlct.RetrainPolicy(
-        schedule="0 6 3 * *", max_psi=0.25, cooldown="1d", budget="4/30d", max_age="120d"
+        schedule="0 6 3 * *",
+        # The desk is promised little in a calm month: drift is what asks before harm is measured.
+        on=["realised", "drift", "age"],
+        max_psi=0.25,
+        cooldown="1d",
+        budget="4/30d",
+        max_age="120d",
     ),
+    slos=Path(__file__).parents[1] / "slos" / "flight_delay.yaml",
 )

@@ -10,6 +10,9 @@ class MlctError(Exception):
     whoever reads it. Any further keyword becomes an attribute, so that callers never parse text.
     """
 
+    #: Which check of the promotion procedure it stopped, if it did.
+    check: str = ""
+
     def __init__(self, found: str, *, expected: str = "", fix: str = "", **fields: Any) -> None:
         self.found, self.expected, self.fix = found, expected, fix
         for name, value in fields.items():
@@ -70,5 +73,22 @@ class RollbackRefused(MlctError):
     """There is nothing safe to roll back to; nothing was moved."""
 
 
+class LoadRefused(MlctError):
+    """No model may be loaded for scoring: the ledger names none, or another than is served."""
+
+
+class DrillFailed(MlctError):
+    """A rollback drill did not go as expected; `outcomes` says what each scenario showed."""
+
+
 class RegistryError(MlctError):
     """The model registry does not hold what was asked for."""
+
+
+class NotifyError(MlctError):
+    """A channel did not take a message, or cannot be used as it is set up."""
+
+    #: Trying again cannot help.
+    final: bool = False
+    #: So many seconds the other side asked to be left alone.
+    wait: float = 0.0

@@ -20,7 +20,19 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_WAIT_POLICY": "passive",
 }
-for _name in ("DAGSTER_HOME", "MLCT_ACTOR", "MLCT_APPROVERS", "MLCT_HOME", "MLCT_OBJECTS"):
+for _name in (
+    "DAGSTER_HOME",
+    "MLCT_ACTOR",
+    "MLCT_APPROVERS",
+    "MLCT_CHECKPOINT",
+    "MLCT_CHECKPOINT_KEY",
+    "MLCT_HOME",
+    "MLCT_LEDGER",
+    "MLCT_NOTIFY",
+    "MLCT_OBJECTS",
+    "MLCT_PAGERDUTY_KEY",
+    "MLCT_PAGERDUTY_URL",
+):
     os.environ.pop(_name, None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
@@ -85,6 +97,23 @@ def trees() -> Any:
     return LGBMClassifier(n_estimators=20, num_leaves=7, random_state=0)
 
 
+#: What a model of medium or high risk must promise.
+PRODUCT_SLO = {
+    "apiVersion": "openslo/v1",
+    "kind": "SLO",
+    "metadata": {"name": "late-auc", "annotations": {"mlct.dev/class": "product"}},
+    "spec": {
+        "service": "transit",
+        "indicator": {
+            "metadata": {"name": "roc-auc"},
+            "spec": {"thresholdMetric": {"metricSource": {"spec": {"metric": "roc_auc"}}}},
+        },
+        "budgetingMethod": "Occurrences",
+        "objectives": [{"op": "gte", "value": 0.55, "target": 0.9}],
+    },
+}
+
+
 def declare(**changes: Any) -> Any:
     """The spec of model `trips`, with changes."""
     import mlct
@@ -108,6 +137,8 @@ def declare(**changes: Any) -> Any:
                 mlct.GroupGap("recall", by="kind", max=0.9),
             ],
         ),
+        "slos": PRODUCT_SLO,
+        "retrain": mlct.RetrainPolicy(on=["realised", "drift", "age"]),
     }
     return mlct.ModelSpec(**(fields | changes))
 
@@ -381,3 +412,28 @@ def live(_live: World, tmp_path: Path) -> World:
 def succeeded(_succeeded: World, tmp_path: Path) -> World:
     """Version 2 is live and rolls back to version 1."""
     return _succeeded.copy(tmp_path / "succeeded")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of the tests' own: `url()`, `fresh()`, `execute(sql)`."""
+    from benchmarks.postgres import binaries, server
+
+    if binaries() is None:
+        pytest.skip("needs a PostgreSQL server (Debian: apt-get install postgresql)")
+    with server() as running:
+        yield running
+
+
+@pytest.fixture
+def postgres(postgres_server: Any) -> Iterator[Callable[[], str]]:
+    """`postgres()`: URL of an empty database, with its superuser's password."""
+    given = list[str]()
+
+    def fresh() -> str:
+        given.append(postgres_server.fresh())
+        return given[-1]
+
+    yield fresh
+    for url in given:
+        postgres_server.take_back(url)

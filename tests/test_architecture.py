@@ -30,12 +30,12 @@ LEVELS: tuple[dict[str, set[str]], ...] = (
     {"data": DATA},
     {"training": DATA | {"lightgbm", "skops", "sklearn"}},
     {"evaluation": {"matplotlib", "numpy", "scipy"}},
-    {"release": {"cryptography", "rfc8785", "yaml"}},
-    {"monitoring": {"numpy", "pyarrow", "scipy"}},
+    {"release": {"cryptography", "psycopg", "rfc8785", "yaml"}},
+    {"monitoring": {"lightgbm", "numpy", "pyarrow", "scipy", "yaml"}},
     {"ownership": set()},
     {"governance": set()},
     {"spec": set()},
-    {"adapters": {"filelock", "fsspec", "mlflow", "numpy", "pandas", "pyarrow"}},
+    {"adapters": {"apprise", "filelock", "fsspec", "mlflow", "numpy", "pandas", "pyarrow"}},
     {"defs": {"dagster", "numpy", "pandas", "pyarrow", "pydantic"}, "serving": {"numpy"}},
     {"cli": set()},
 )
@@ -43,6 +43,9 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 PACKAGES = {room: packages for rooms in LEVELS for room, packages in rooms.items()}
 
 HEAVY = {"great_expectations", "lightgbm", "matplotlib", "mlflow", "pandas", "skops", "sklearn"}
+
+# Not installed unless asked for: by the extra that brings them.
+EXTRAS = {"apprise": "notify", "psycopg": "postgres"}
 
 TYPES_ONLY = {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
@@ -151,7 +154,7 @@ def packages_stay_in_their_rooms(root: Path) -> Iterator[str]:
 
 def heavy_libraries_load_where_they_are_used(root: Path) -> Iterator[str]:
     for found in imports(root):
-        if found.on_load and found.package in HEAVY:
+        if found.on_load and found.package in HEAVY.union(EXTRAS):
             yield found.says(f"import {found.package} inside the function that uses it")
 
 
@@ -235,6 +238,7 @@ def planted(root: Path, path: str, text: str) -> list[str]:
         ("mlct/training/a.py", "class A:\n    import sklearn", "inside the function"),
         ("mlct/__init__.py", "import great_expectations", "inside the function"),
         ("assets/a.py", "import lightgbm", "inside the function"),
+        ("mlct/release/a.py", "import psycopg", "inside the function"),
         ("definitions.py", "from sklearn import base", "inside the function"),
         ("assets/a.py", f"{TYPED}\n    pass\nelse:\n    import pandas", "inside the function"),
         ("assets/a.py", "if not TYPE_CHECKING:\n    import pandas", "inside the function"),
@@ -299,10 +303,14 @@ def test_the_version_is_the_same_wherever_it_is_stated():
 
 
 def test_every_package_that_a_room_may_import_is_a_declared_dependency():
-    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    def names(lines: list[str]) -> set[str]:
+        return {canonicalize_name(Requirement(line).name) for line in lines}
+
     provided_by = packages_distributions()
     for package in set.union(*PACKAGES.values()):
-        assert declared.intersection(map(canonicalize_name, provided_by[package])), package
+        extra = EXTRAS.get(package)
+        lines = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+        assert names(lines).intersection(map(canonicalize_name, provided_by[package])), package
 
 
 def test_the_wheel_holds_only_mlct(tmp_path):

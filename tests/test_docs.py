@@ -23,11 +23,12 @@ from mlct import errors
 from mlct.cli import _parser
 from mlct.evaluation import policy
 from mlct.release.ledger import KINDS
+from mlct.release.slot.checks import CHECKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-RESERVED = {"shadow", "drill", "incident", "policy"}
+RESERVED = {"shadow"}
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -154,6 +155,11 @@ def test_the_ledger_page_has_every_kind() -> None:
     text = sections(DOCS / "reference" / "ledger.md")["Kinds"]
     assert set(rows(text)) == set(KINDS) - RESERVED
     assert set(re.findall(r"`(\w+)`", text.rpartition("The kinds")[2])) >= RESERVED
+
+
+def test_the_concepts_page_has_every_check_of_a_promotion_in_its_order() -> None:
+    told = rows(sections(DOCS / "concepts.md")["What a promotion checks"])
+    assert list(told) == [check.name for check in CHECKS]
 
 
 def test_the_environment_page_has_every_variable() -> None:

@@ -23,7 +23,7 @@ def estimator():
 FIELDS = {
     "name": "flight_delay",
     "owners": ["team:operations", "ana@example.org"],
-    "risk_tier": "high",
+    "risk_tier": "low",
     "features": "flight_features",
     "columns": mlct.Columns(id="id", time="at", label="late"),
     "windows": mlct.Windows(train="120d", holdout="30d"),
@@ -60,13 +60,34 @@ WRONG = [
     ("columns", [None, {}, ("id", "at", "late"), mlct.Columns]),
     ("windows", [None, "120d", {"train": "1d"}]),
     ("contract", [None, 3, "suite", {"expectations": []}, lambda spec: None]),
-    ("estimator", [None, 3, "lightgbm", lambda seed: None]),
+    ("estimator", [None, 3, "lightgbm", lambda seed: None, {}, {"a": 3}, {1: estimator}]),
     ("gate", [None, "roc_auc", mlct.RetrainPolicy()]),
     ("retrain", [None, "daily", {"max_psi": 0.2}]),
+    ("rollback", [None, "weekly", mlct.RetrainPolicy()]),
+    ("threshold", ["0.5", float("nan"), float("inf")]),
+    ("feature_version", [None, 3]),
+    ("fallback", ["base_rate", lambda: None, lambda rows: None]),
     ("description", [None, 3]),
-    ("slot", ["", "Production", "a b", None, "challenger", "latest", "v1", "v22"]),
+    ("slot", ["", "Production", "a b", None, "challenger", "drill", "latest", "v1", "v22"]),
+    ("deployment", [None, {}, "production"]),
+    (
+        "slots",
+        [
+            None,
+            ["production-eu"],
+            {"EU": mlct.Deployment()},
+            {"v1": mlct.Deployment()},
+            {"eu": None},
+            {"production": mlct.Deployment()},
+        ],
+    ),
     ("promotion", ["auto", "automatic", "", None, True, "Manual"]),
     ("seed", [-1, 1.5, "0", None, 2**31]),
+    ("seeds", [[0, 0], [-1], [1.5], [True], 3, "01", None]),
+    ("registry_stage", [None, 1, "yes"]),
+    ("no_change", [None, 1, "yes"]),
+    ("cpu_hour_price", [-1, "0.05", True]),
+    ("slos", [3, True, lambda: "slos.yaml"]),
     ("trusted_types", ["a.B", ["B"], [3], None, 3]),
 ]
 
@@ -148,7 +169,13 @@ def test_a_change_is_checked_like_a_declaration():
         replace(declare(), seed=-3)
 
 
-@pytest.mark.parametrize("kind", ["ModelSpec", "Columns", "Windows", "RetrainPolicy"])
+def test_every_slot_has_a_deployment_the_main_one_first():
+    eu, main = mlct.Deployment(environment="eu"), mlct.Deployment(traffic=0.5)
+    spec = declare(deployment=main, slots={"production-eu": eu})
+    assert list(spec.deployments.items()) == [("production", main), ("production-eu", eu)]
+
+
+@pytest.mark.parametrize("kind", ["ModelSpec", "Columns", "Deployment", "Windows", "RetrainPolicy"])
 def test_everything_is_said_by_name(kind):
     with pytest.raises(TypeError, match="positional"):
         getattr(mlct, kind)("flight_delay")
@@ -170,7 +197,7 @@ import mlct
 mlct.ModelSpec(
     name="flight_delay",
     owners=["team:operations"],
-    risk_tier="high",
+    risk_tier="low",
     features=["flight_features"],
     columns=mlct.Columns(id="id", time="at", label="late"),
     windows=mlct.Windows(train="120d", holdout="30d"),

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from mlct.adapters.home import Home
-from mlct.cli import answers
+from mlct.cli import answers, drill, notify, replay, slo
+from mlct.cli import ledger as ledgers
+from mlct.cli import policy as policies
 from mlct.data.window import duration, parse_instant
 from mlct.errors import ApprovalInvalid, MlctError, RegistryError
 from mlct.release import slot as slots
 from mlct.release.approval import request as approvals
+from mlct.release.ledger import NAME
 
 Answer = tuple[Any, str]
 
@@ -78,11 +81,31 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--yes", action="store_true", help="do not ask")
         reason = "--comment" if decision == "approve" else "--reason"
         made.add_argument(reason, dest="comment", default="", required=decision == "reject")
+    rules = add("policy", policies.answer, "which approvers file counts; put another in force")
+    rules.add_argument("action", choices=("show", "sign"))
+    rules.add_argument("--key", type=Path, help="sign: SSH key of who may change the file")
+    rules.add_argument("--comment", default="", help="sign: why")
     back = add("rollback", _rollback, "re-point the slot to its rollback target", _model)
     back.add_argument("--reason", required=True)
     back.add_argument("--yes", action="store_true", help="do not ask")
+    game = add("drill", drill.drill, "play rollbacks on a stage, with faults", _model)
+    game.add_argument("--scenario", choices=drill.SCENARIOS, help="default: all of them")
+    game.add_argument("--bar", default="5m", help="longest rollback (default: %(default)s)")
     add("reconcile", _reconcile, "repair MLflow's alias from the ledger", _model)
-    add("verify", _verify, "check the ledger's chain and the live models' bytes")
+    seal = add("checkpoint", ledgers.sign, "sign for the ledger as it stands, to keep elsewhere")
+    seal.add_argument("--key", required=True, type=Path, help="ed25519 key file, no passphrase")
+    seal.add_argument("--to", help="folder, git repository or URL (default: MLCT_CHECKPOINT)")
+    seal.add_argument("--origin", default=NAME, help="name of the ledger (default: %(default)s)")
+    whole = add("verify", ledgers.verify, "check the ledger's chain and the live models' bytes")
+    whole.add_argument("--checkpoint", help="compare with these (default: MLCT_CHECKPOINT)")
+    whole.add_argument("--key", help="verifier key or its file (default: MLCT_CHECKPOINT_KEY)")
+    tell = add("notify", notify.answer, "who is told of incidents, and what did not arrive")
+    tell.add_argument("--test", action="store_true", help="send a test to each, paging too")
+    played = add("replay", replay.answer, "what retrain policies would have done with history")
+    replay.add_options(played, _instant)
+    promised = add("slo", slo.answer, "which rules the objectives of a model compile to")
+    promised.add_argument("action", choices=("explain",))
+    promised.add_argument("target", metavar="FILE_OR_MODEL")
     return parser
 
 
@@ -175,10 +198,14 @@ def _sign(home: Home, options: Any) -> Answer:
     report = json.loads(home.store.get(asked.evidence))
     if not options.json:
         print(answers.request_text(asked, report, []), end="\n\n")
+    approvers = home.approvers
+    first = policies.pinned(home, approvers, _actor())
+    if first and not options.json:
+        print(first, end="\n\n")
     _confirm(options, f"{options.decision.capitalize()} {model}@{asked.version}?")
     content, body, signature, person = approvals.decide(
         asked,
-        home.approvers,
+        approvers,
         decision=options.decision,
         key=options.key,
         comment=options.comment,
@@ -186,13 +213,15 @@ def _sign(home: Home, options: Any) -> Answer:
         lifetime=options.expires,
         role=options.role,
     )
+    if options.decision == "approve":
+        # Before the approval is on record: what was approved can be loaded from then on, whatever
+        # happens to MLflow's artifact or to what training wrote.
+        home.keep_approved(asked.artifact)
     record = home.ledger.append(content, actor=person.name, signature=signature, body=body)
-    given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
+    given = approvals.judge(home.ledger, asked, approvers, at=home.ledger.clock())
     mine = next(a for a in given if a.record.sequence == record.sequence)
     result = {"recorded": record.sequence, "approver": person.name, "counts": not mine.problem}
-    return result | {"problem": mine.problem}, answers.signed_text(
-        asked, home.approvers, mine, given
-    )
+    return result | {"problem": mine.problem}, answers.signed_text(asked, approvers, mine, given)
 
 
 def _rollback(home: Home, options: Any) -> Answer:
@@ -201,14 +230,12 @@ def _rollback(home: Home, options: Any) -> Answer:
     target = slots.rollback_target(home.ledger, current) if current else None
     if current and target:
         _confirm(options, f"Roll {model} back from version {current.version} to {target}?")
-    from mlct.training import fit
+    from mlct.adapters.rollback import take_back
 
     behind = ""
     try:
-        slots.roll_back(
-            home.ledger,
-            home.registry,
-            lambda artifact: fit.kept(home.store, artifact),
+        take_back(
+            home,
             model=model,
             reason=options.reason,
             actor=_actor(),
@@ -239,32 +266,22 @@ def _show_in_dagster(model: str, record: Any) -> str:
 
 def _reconcile(home: Home, options: Any) -> Answer:
     model, _ = options.model
-    found = slots.project(home.ledger, home.registry, model, options.slot, actor=_actor())
-    if found["ledger"] is None:
-        return found, f"nothing is live in {options.slot!r} of {model}: no alias to repair"
-    if found["before"] == found["after"]:
-        return (
-            found,
-            f"alias {options.slot!r} of {model} is on version {found['after']}, as the ledger says",
+    found = slots.reconcile(home.ledger, home.promoter, model, options.slot, actor=_actor())
+    if not found.found:
+        agrees = f"alias {options.slot!r} of {model} is on version {found.after}"
+        text = (
+            f"nothing is live in {options.slot!r} of {model}: no alias to repair"
+            if found.ledger is None
+            else f"{agrees}, as the ledger says"
         )
-    return found, (
-        f"alias {options.slot!r} of {model} pointed at {found['before'] or 'nothing'}; it points "
-        f"at version {found['after']} again"
-    )
-
-
-def _verify(home: Home, options: Any) -> Answer:
-    from mlct.training import fit
-
-    count = home.ledger.verify()
-    checked = []
-    for model in home.ledger.models():
-        current = slots.live(home.ledger, model, options.slot)
-        if current is not None:
-            fit.kept(home.store, current.artifact)
-            checked.append(f"{model}@{current.version}")
-    bytes_hold = f"; the bytes of {', '.join(checked)} are the approved ones" if checked else ""
-    return {"statements": count, "live": checked}, f"{count} statements hold{bytes_hold}"
+        return found.to_dict(), text
+    now = "is gone" if found.after is None else f"points at version {found.after} again"
+    text = f"{found.found}; it {now}"
+    if found.incident is not None:
+        text += f"\n(somebody moved it by hand: incident {found.incident.sequence})"
+    if found.record is not None:
+        text += _show_in_dagster(model, found.record)
+    return found.to_dict(), text
 
 
 def _confirm(options: Any, question: str) -> None:

@@ -1,5 +1,6 @@
 """From specs to Dagster definitions: everything at once, or part by part."""
 
+from dataclasses import fields
 from typing import Any
 
 import dagster as dg
@@ -9,50 +10,69 @@ from mlct.defs.assets.challenger import build_challenger
 from mlct.defs.assets.champion import build_champion
 from mlct.defs.assets.evaluation import build_evaluation
 from mlct.defs.assets.monitoring import build_monitoring
+from mlct.defs.assets.rollback_drill import build_rollback_drill, drill_check
 from mlct.defs.assets.training_set import build_training_set
-from mlct.defs.checks import slot_check
+from mlct.defs.checks import paging_checks, slot_check
 from mlct.defs.io_manager import SnapshotIOManager
-from mlct.defs.jobs import monitoring_job, promotion_job, retrain_job, rollback_job
+from mlct.defs.jobs import (
+    monitoring_job,
+    promotion_job,
+    retrain_job,
+    rollback_drill_job,
+    rollback_job,
+)
 from mlct.defs.names import HUMAN_ONLY_TAG
 from mlct.defs.resources import MlctHome
 from mlct.defs.schedules import schedules
-from mlct.defs.sensors import retrain_on_drift
+from mlct.defs.sensors import (
+    notify_on_incident,
+    reconcile_slot,
+    retrain_on_drift,
+    rollback_on_breach,
+)
 from mlct.errors import SpecError
 from mlct.spec import ModelSpec
 
 
 def build_assets(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """training_set, challenger, evaluation, champion (external) and monitoring."""
+    """training_set, challenger, evaluation, champion (external), monitoring, rollback_drill."""
     return [
         build_training_set(spec),
         build_challenger(spec),
         build_evaluation(spec),
         build_champion(spec),
         build_monitoring(spec),
+        build_rollback_drill(spec),
     ]
 
 
 def build_checks(spec: ModelSpec) -> list[dg.AssetChecksDefinition]:
     """Checks that stand on their own; contract, gate and drift live in their assets."""
-    return [slot_check(spec)]
+    return [slot_check(spec), drill_check(spec), paging_checks(spec)]
 
 
 def build_jobs(spec: ModelSpec) -> list[Any]:
-    """Retrain, monitoring, promotion and rollback."""
-    return [retrain_job(spec), monitoring_job(spec), promotion_job(spec), rollback_job(spec)]
+    """Retrain, monitoring, promotion, rollback and its drill."""
+    jobs = (retrain_job, monitoring_job, promotion_job, rollback_job, rollback_drill_job)
+    return [job(spec) for job in jobs]
 
 
 def build_sensors(
     spec: ModelSpec, *, default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.STOPPED
 ) -> list[dg.SensorDefinition]:
-    """The drift sensor."""
-    return [retrain_on_drift(spec, default_status=default_status)]
+    """Retrain on drift, roll back on a breach, reconcile MLflow, tell of incidents."""
+    return [
+        retrain_on_drift(spec, default_status=default_status),
+        rollback_on_breach(spec, default_status=default_status),
+        reconcile_slot(spec, default_status=default_status),
+        notify_on_incident(spec, default_status=default_status),
+    ]
 
 
 def build_schedules(
     spec: ModelSpec, *, default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
 ) -> list[dg.ScheduleDefinition]:
-    """Monitoring and retraining schedules."""
+    """Monitoring, drill and retraining schedules."""
     return schedules(spec, default_status=default_status)
 
 
@@ -80,16 +100,10 @@ def build_definitions(*specs: ModelSpec, resources: dict[str, Any] | None = None
 def build_resources(home: Home | None = None) -> dict[str, Any]:
     """`{"mlct": ..., "snapshots": ...}`: where mlct keeps things, and the snapshot IO manager.
 
-    `home` defaults to the environment: MLCT_HOME, MLCT_OBJECTS, MLFLOW_TRACKING_URI,
-    MLCT_APPROVERS.
+    `home` defaults to the environment: `Home.from_environment()`.
     """
     home = home or Home.from_environment()
-    mlct = MlctHome(
-        root=home.root,
-        objects=home.objects,
-        tracking_uri=home.tracking_uri,
-        approvers_file=home.approvers_file,
-    )
+    mlct = MlctHome(**{field.name: getattr(home, field.name) for field in fields(Home)})
     snapshots = SnapshotIOManager(home=mlct)
     # Without run config: whoever may launch a run must not choose another approvers file with it.
     return {

@@ -10,8 +10,14 @@ from mlct.spec import ModelSpec
 CONTRACT = "contract"
 GATE = "champion_challenger_gate"
 DRIFT = "feature_drift"
+DRILLED = "drilled_lately"
+BUDGET, TOLD = "alert_budget", "incidents_told"
 REASON_TAG, CAUSE_TAG, MODEL_TAG = "mlct/reason", "mlct/cause", "mlct/model"
+#: The cause of a triggered run with its signal, columns, windows and attempt, as JSON.
+TRIGGER_TAG = "mlct/trigger"
 HUMAN_ONLY_TAG = "mlct/human_only"
+#: Who launched a run, where a coordinator puts it: the tag that Dagster's own cloud uses.
+PERSON_TAG = "user"
 
 
 def key(spec: ModelSpec, name: str) -> dg.AssetKey:

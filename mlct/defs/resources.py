@@ -2,9 +2,11 @@
 
 import functools
 import json
+from dataclasses import fields
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from mlct.adapters.home import Home
 from mlct.data.digest import canonical
@@ -21,10 +23,18 @@ class MlctHome(dg.ConfigurableResource):
     objects: str = ""
     tracking_uri: str = ""
     approvers_file: str = ""
+    promotion_uri: str = ""
+    approved: str = ""
+    ledger_url: str = Field(default="", repr=False)
+    checkpoint: str = ""
+    checkpoint_key: str = ""
+    pagerduty_key: str = Field(default="", repr=False)
+    pagerduty_url: str = ""
+    notify: str = Field(default="", repr=False)
 
     @property
     def home(self) -> Home:
-        return _home(self.root, self.objects, self.tracking_uri, self.approvers_file)
+        return _home(*(getattr(self, field.name) for field in fields(Home)))
 
     def hand_on(self, model: str, name: str, run_id: str, document: dict[str, Any]) -> str:
         """Store a document as the newest `name` of a model and of this run; returns its digest."""

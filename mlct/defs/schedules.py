@@ -9,14 +9,20 @@ from mlct.spec import ModelSpec
 def schedules(
     spec: ModelSpec, *, default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.STOPPED
 ) -> list[dg.ScheduleDefinition]:
-    """Daily monitoring, and retraining by `RetrainPolicy.schedule` where the spec has one."""
+    """Daily monitoring, the drill, and retraining where `RetrainPolicy.schedule` is set."""
     made = [
         dg.ScheduleDefinition(
             name=f"{spec.name}_monitoring_schedule",
             job_name=f"{spec.name}_monitoring",
             cron_schedule="@daily",
             default_status=default_status,
-        )
+        ),
+        dg.ScheduleDefinition(
+            name=f"{spec.name}_rollback_drill_schedule",
+            job_name=f"{spec.name}_rollback_drill",
+            cron_schedule=spec.rollback.drill,
+            default_status=default_status,
+        ),
     ]
     if spec.retrain.schedule:
         made.append(

@@ -240,7 +240,7 @@ def test_verify_names_the_row_that_was_tampered_with(live):
 
 def test_verify_names_bytes_that_were_changed(live):
     (said,) = live.records("training")
-    path = live.root / "store" / "objects" / said["artifact"][:2] / said["artifact"]
+    path = live.root / "approved" / "objects" / said["artifact"][:2] / said["artifact"]
     path.write_text("{}")
     code, _, error = live.mlct("verify")
     assert code == 1

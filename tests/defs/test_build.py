@@ -28,11 +28,17 @@ def test_every_generated_name_is_the_one_of_the_design(world):
         "trips",
         *(f"late/{n}" for n in ("training_set", "challenger", "evaluation", "champion")),
         "late/monitoring",
+        "late/rollback_drill",
     }
     assert names(defs.jobs) == {
-        f"late_{n}" for n in ("retrain", "monitoring", "promotion", "rollback")
+        f"late_{n}" for n in ("retrain", "monitoring", "promotion", "rollback", "rollback_drill")
     }
-    assert names(defs.sensors) == {"late_retrain_on_drift"}
+    assert names(defs.sensors) == {
+        "late_retrain_on_drift",
+        "late_rollback_on_breach",
+        "late_reconcile_slot",
+        "late_notify",
+    }
     checks = {
         (key.asset_key.to_user_string(), key.name)
         for key in defs.resolve_asset_graph().asset_check_keys
@@ -41,7 +47,10 @@ def test_every_generated_name_is_the_one_of_the_design(world):
         ("late/training_set", "contract"),
         ("late/evaluation", "champion_challenger_gate"),
         ("late/champion", "slot_matches_ledger"),
+        ("late/champion", "alert_budget"),
+        ("late/champion", "incidents_told"),
         ("late/monitoring", "feature_drift"),
+        ("late/rollback_drill", "drilled_lately"),
     }
 
 
@@ -52,21 +61,20 @@ def test_a_model_is_monitored_daily_and_retrained_when_its_policy_says(spec):
     )
     assert [(s.name, s.job_name, s.cron_schedule) for s in planned] == [
         ("late_monitoring_schedule", "late_monitoring", "@daily"),
+        ("late_rollback_drill_schedule", "late_rollback_drill", "0 5 * * 1"),
         ("late_retrain_schedule", "late_retrain", "0 6 3 * *"),
     ]
-    assert names(plain) == {"late_monitoring_schedule"}
+    assert names(plain) == {"late_monitoring_schedule", "late_rollback_drill_schedule"}
 
 
 def test_nothing_starts_by_itself_unless_asked_for(spec):
     running = dg.DefaultSensorStatus.RUNNING
-    (stopped,), (started,) = (
-        mlct.build_sensors(spec),
-        mlct.build_sensors(spec, default_status=running),
-    )
-    assert stopped.default_status == dg.DefaultSensorStatus.STOPPED
-    assert started.default_status == running
-    (monitoring,) = mlct.build_schedules(spec)
-    assert monitoring.default_status == dg.DefaultScheduleStatus.STOPPED
+    stopped = mlct.build_sensors(spec)
+    started = mlct.build_sensors(spec, default_status=running)
+    assert {s.default_status for s in stopped} == {dg.DefaultSensorStatus.STOPPED}
+    assert {s.default_status for s in started} == {running}
+    planned = mlct.build_schedules(spec)
+    assert {s.default_status for s in planned} == {dg.DefaultScheduleStatus.STOPPED}
 
 
 def test_everything_generated_says_whose_it_is(world):

@@ -1,13 +1,21 @@
 """Only people promote, only what they signed; anybody may take it back."""
 
+import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import mlct
+from mlct.adapters.checkpoints import Checkpoints
 from mlct.defs.jobs.promotion import AUTOMATION_TAGS, promotion_job
 from mlct.defs.resources import MlctHome
 from mlct.errors import RegistryError
+from mlct.release.ledger import checkpoint
+from mlct.release.ledger.note import Signer
+from mlct.training.recipe import code_state
 
 CHAMPION = dg.AssetKey(["late", "champion"])
 
@@ -240,8 +248,119 @@ def test_the_slot_check_sees_an_alias_that_somebody_moved(succeeded):
 
 def test_the_slot_check_sees_bytes_that_somebody_changed(live):
     (said,) = live.records("training")
-    path = live.root / "store" / "objects" / said["artifact"][:2] / said["artifact"]
+    path = live.root / "approved" / "objects" / said["artifact"][:2] / said["artifact"]
     path.write_text("{}")
     found = slot_check(live)
     assert not found.passed
     assert said["artifact"] in found.description
+
+
+def eu(world: Any, version: int, **words: Any) -> Any:
+    """Promote into the slot `production-eu`."""
+    config = {"ops": {"late_promote": {"config": {"version": version, "slot": "production-eu"}}}}
+    return world.run("late_promotion", config=config, **words)
+
+
+def sign(world: Any, *more: str) -> str:
+    code, out, error = world.mlct("approve", "late@1", "--key", str(world.key), "--yes", *more)
+    return out if code == 0 else error
+
+
+def test_a_further_slot_needs_approvals_of_its_own(trained, why):
+    trained.declare(slots={"production-eu": mlct.Deployment(environment="eu")})
+    looks = len(trained.records("evaluation"))
+    assert trained.retrain().success
+    assert len(trained.records("evaluation")) == looks  # the case is known: no second look
+    trained.approve(1)
+    assert trained.promote(1).success
+    assert "late@1 has nobody" in why(eu(trained, 1))
+    assert trained.retrain().success  # compares version 1 with itself
+    assert "Approvals are complete" in sign(trained, "--slot", "production-eu")
+    done = eu(trained, 1)
+    assert done.success, why(done)
+    assert trained.home.registry.alias("late", "production-eu") == 1
+    assert (moves(trained), alias(trained)) == (1, 1)
+    assert not [e for e in done.all_events if e.is_step_materialization]
+
+
+def test_a_slot_that_is_not_declared_is_refused_and_recorded(live, why):
+    assert "late has no slot 'production-eu'" in why(eu(live, 1))
+    assert live.records("refusal")[-1]["check"] == "slot"
+
+
+def test_a_deployment_that_changed_after_the_approval_is_refused(trained, why):
+    trained.approve(1)
+    trained.declare(deployment=mlct.Deployment(settings={"cutoff": 0.9}))
+    assert "the deployment declared for 'production' is" in why(trained.promote(1))
+    assert trained.records("refusal")[-1]["check"] == "deployment"
+    assert trained.retrain().success  # records the evaluation for the new deployment
+    trained.approve(1)
+    assert trained.promote(1).success
+
+
+def test_an_approvers_file_that_nobody_signed_is_refused(trained, why):
+    trained.approve(1)
+    file = trained.root / "approvals.yaml"
+    file.write_text(file.read_text() + "tiers:\n  low: {evidence_days: 9000}\n")
+    assert "Have the change signed".lower() in why(trained.promote(1)).lower()
+    assert trained.records("refusal")[-1]["check"] == "policy"
+    code, out, error = trained.mlct("policy", "sign", "--key", str(trained.key))
+    assert code == 0, error
+    assert "signed by ana" in out
+    assert "was evaluated under the approvers file" in why(trained.promote(1))
+    assert trained.retrain().success
+    trained.approve(1)
+    assert trained.promote(1).success
+
+
+def test_the_person_whom_a_coordinator_names_is_the_actor(trained):
+    trained.approve(1)
+    done = trained.promote(1, tags={"user": "ana@shop.example"})
+    assert done.success
+    (move,) = trained.home.ledger.records(kind="promotion")
+    assert move.actor == f"dagster:{done.run_id} by ana@shop.example"
+
+
+def test_who_launched_and_who_committed_a_training_are_its_authors(world, trips, monkeypatch):
+    monkeypatch.setenv("MLCT_ACTOR", "ben")
+    world.feed(trips())
+    assert world.retrain(tags={"user": "ana@shop.example"}).success
+    (said,) = world.records("training")
+    committed = code_state()
+    assert {"ana@shop.example", "ben"} <= set(said["authors"])
+    assert f"{committed.name} <{committed.author}>" in said["authors"] or not committed.commit
+
+
+def test_only_what_moves_slots_uses_the_second_credentials(trained):
+    """The first may be read-only: with a wrong second URI nothing is promoted, all else works."""
+    trained.approve(1)
+    nowhere = f"sqlite:///{trained.folder}/missing/mlflow.db"
+    trained.home = replace(trained.home, promotion_uri=nowhere)
+    trained.declare()
+    assert trained.retrain().success
+    assert not trained.promote(1).success
+    assert trained.records("refusal")[-1]["error"] == "RegistryError"
+    shared = f"sqlite:///{trained.root / 'mlflow.db'}"
+    trained.home = replace(trained.home, promotion_uri=shared)
+    trained.declare()
+    assert trained.promote(1).success
+
+
+def test_a_checkpoint_kept_outside_is_demanded_where_one_is_configured(trained, tmp_path, why):
+    trained.approve(1)
+    key = Signer.of(Ed25519PrivateKey.generate())
+    kept = Checkpoints(str(tmp_path / "outside"))
+    kept.write(checkpoint(trained.home.ledger, key), size=len(trained.home.ledger.records()))
+    where = {"checkpoint": str(tmp_path / "outside"), "checkpoint_key": str(key.verifier)}
+    connection = sqlite3.connect(trained.root / "ledger.db")
+    for name in ("never_deleted", "subjects_never_deleted"):
+        connection.execute(f"DROP TRIGGER {name}")
+    last = len(trained.home.ledger.records())
+    for table in ("subjects", "statements"):
+        connection.execute(f"DELETE FROM {table} WHERE sequence = {last}")
+    connection.commit()
+    trained.approve(1)  # once more: as many rows, and not those
+    trained.home = replace(trained.home, **where)
+    trained.declare()
+    assert "LedgerTampered" in why(trained.promote(1))
+    assert (moves(trained), trained.records("refusal")) == (0, [])

@@ -1,5 +1,6 @@
 """The drift sensor: asks once for each cause, says why, and why not."""
 
+import json
 from typing import Any
 
 import dagster as dg
@@ -92,7 +93,8 @@ def test_the_reason_ends_on_the_run_the_version_and_the_ledger(drifted, boosted)
 
 def test_after_a_retrain_it_cools_down(drifted, boosted):
     drifted.declare(
-        estimator=boosted, retrain=mlct.RetrainPolicy(cooldown="30d", schedule="@weekly")
+        estimator=boosted,
+        retrain=mlct.RetrainPolicy(cooldown="30d", schedule="@weekly", on=["drift"]),
     )
     drifted.retrain(tags=tick(drifted).run_requests[0].tags)
     asked = tick(drifted)
@@ -126,3 +128,87 @@ def test_a_scheduled_retrain_says_so(world):
         (request,) = schedule.evaluate_tick(context).run_requests
     assert request.tags["mlct/cause"] == "schedule"
     assert request.tags["mlct/reason"] == "schedule 0 6 3 * *"
+
+
+def launched(world: Any, request: Any, status: dg.DagsterRunStatus) -> Any:
+    """A run for a request that stands so."""
+    job = world.defs.resolve_job_def("late_retrain")
+    return world.instance.create_run_for_job(job, status=status, tags=request.tags)
+
+
+def test_a_failed_run_is_asked_for_again_a_bounded_number_of_times(drifted):
+    keys = []
+    for _ in range(3):
+        (request,) = tick(drifted).run_requests
+        keys.append(request.run_key)
+        launched(drifted, request, dg.DagsterRunStatus.FAILURE)
+    assert keys == [keys[0], f"{keys[0]}#2", f"{keys[0]}#3"]
+    asked = tick(drifted)
+    assert not asked.run_requests
+    assert asked.skip_message.startswith("its retrain failed 3 times: 1 of 4 features")
+    assert "an incident" in asked.skip_message
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
+def test_what_was_done_or_cancelled_is_not_asked_for_again(drifted, status):
+    (request,) = tick(drifted).run_requests
+    launched(drifted, request, status)
+    assert "retrained for already" in tick(drifted).skip_message
+
+
+def test_the_whole_cause_travels_to_the_run_the_version_and_the_ledger(drifted, boosted):
+    (request,) = tick(drifted).run_requests
+    cause = json.loads(request.tags["mlct/trigger"])
+    assert (cause["signal"], cause["attempt"]) == ("drift", 1)
+    assert cause["windows"] == [cause["cause"].partition(":")[2]]
+    drifted.declare(estimator=boosted)
+    assert drifted.retrain(tags=request.tags).success
+    version = drifted.home.registry.client.get_model_version("late", "2")
+    assert json.loads(version.tags["mlct.trigger"]) == cause
+    assert drifted.records("training")[-1]["trigger"] == cause
+
+
+def test_drift_only_warns_unless_the_policy_names_it(drifted):
+    drifted.declare(retrain=mlct.RetrainPolicy())
+    asked = tick(drifted)
+    assert not asked.run_requests
+    assert asked.skip_message.startswith("drift only warns (it is not in RetrainPolicy.on): 1 of 4")
+
+
+def test_a_stored_window_may_hold_other_signals(drifted):
+    from mlct.defs.sensors.retrain import _results
+
+    said = {"signal": "realised", "breached": True, "reason": "r", "columns": ["auc"]}
+    window = {"key": "k", "end": "2024-01-02", "breached": False, "reason": "quiet"}
+    drift, realised = _results(window | {"signals": [said]})
+    assert (drift.signal, drift.breached) == ("drift", False)
+    assert (realised.signal, realised.columns, realised.key) == ("realised", ("auc",), "k")
+
+
+def test_retrains_that_the_gate_refuses_are_counted_up_to_the_last_that_passed(drifted):
+    from mlct.defs.sensors.retrain import _refused
+    from mlct.release.ledger import statement
+
+    ledger, subjects = drifted.home.ledger, {"artifact": "0" * 64}
+    trainings = []
+
+    def judged(version, verdict, cause="drift:x"):
+        says = {"model": "late", "version": version, "slot": "production", "verdict": verdict}
+        ledger.append(statement("gate", subjects, says), actor="test")
+        trainings.insert(0, {"version": version, "cause": cause})
+        return _refused(ledger, drifted.spec, trainings)
+
+    assert judged(11, "FAIL") == 1
+    assert judged(12, "INCONCLUSIVE") == 2
+    assert judged(13, "FAIL", cause="schedule") == 2
+    assert judged(14, "PASS") == 0
+    assert judged(15, "FAIL") == 1
+    assert judged(15, "PASS") == 0
+
+
+def test_a_tick_backs_off_when_the_gate_keeps_refusing(drifted, monkeypatch):
+    from mlct.defs.sensors import retrain
+
+    monkeypatch.setattr(retrain, "_refused", lambda *_: 3)
+    (request,) = tick(drifted).run_requests  # nothing was retrained yet: nothing to wait for
+    assert "did not pass the gate" in json.loads(request.tags["mlct/trigger"])["incident"]

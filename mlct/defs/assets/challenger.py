@@ -2,20 +2,28 @@
 
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from mlct import __version__
 from mlct.adapters.home import Home
 from mlct.adapters.mlflow_registry import CHALLENGER, Logged
 from mlct.data import snapshot
 from mlct.data.contract import contract_digest, suite_of
-from mlct.defs.names import CAUSE_TAG, REASON_TAG, key, settings
+from mlct.data.digest import digest as sha256_of
+from mlct.defs.assets.selection import Choice, choose
+from mlct.defs.names import CAUSE_TAG, PERSON_TAG, REASON_TAG, TRIGGER_TAG, key, settings
 from mlct.defs.resources import MlctHome
+from mlct.errors import DataError
 from mlct.release.ledger import Record, require_contract, statement
+from mlct.release.slot import live
+from mlct.release.slot.state import FALLBACK, banned
 from mlct.spec import ModelSpec
-from mlct.training import fit
+from mlct.training import fit, smoke
 from mlct.training.recipe import Recipe, code_state, environment_lock, recipe, seeded
 
 
@@ -35,19 +43,14 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
         require_contract(home.ledger, training_set=digest, contract=contract)
         data = snapshot.read(home.store, document["train"])
         names = spec.columns.features(data.schema)
-        estimator = seeded(spec.estimator(), spec.seed)
-        made = recipe(
-            spec.estimator,
-            estimator,
-            snapshot=document["train"],
-            features=tuple((n, str(data.schema.field(n).type)) for n in names),
-            label=spec.columns.label,
-            seed=spec.seed,
-        )
-        known = _known(home, spec, made)
+        if spec.fallback is not None:  # first: alias `challenger` ends on the challenger
+            _keep_fallback(home, spec, context, spec.fallback, names, digest, document)
+        choice = _pinned(spec, choose(home, spec, document, names))
+        known = _known(home, spec, choice.recipe)
         if known is None:
-            model = fit.fit(estimator, data.to_table(), names, spec.columns.label)
-            known = _log(home, spec, context, made, model, digest, document)
+            rows = data.to_table()
+            model = fit.fit(choice.estimator, rows, names, spec.columns.label)
+            known = _log(home, spec, context, choice, model, rows, digest, document)
             context.log.info("trained %s version %s", spec.name, known.predicate["version"])
             reused = False
         else:
@@ -62,7 +65,13 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
             spec.name,
             "challenger",
             context.run.run_id,
-            {"format": "mlct.challenger/v1", "training": known.hash, "training_set": digest}
+            {
+                "format": "mlct.challenger/v1",
+                "training": known.hash,
+                "training_set": digest,
+                # Not the training statement's, which an earlier choice may have written.
+                "selection": choice.document,
+            }
             | {n: says[n] for n in ("version", "artifact", "recipe")},
         )
         return dg.MaterializeResult(
@@ -88,10 +97,74 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
                 ),
                 "mlflow_run": says["mlflow_run"],
                 "reason": says["reason"],
-            },
+            }
+            | _shown(choice.document),
         )
 
     return challenger
+
+
+def _shown(selection: dict[str, Any]) -> dict[str, Any]:
+    """What the candidates had on the selection window; nothing where there was no choice."""
+    if not selection:
+        return {}
+    rows = [
+        dg.TableRecord({"candidate": n, selection["metric"]: round(v, 6)})
+        for n, v in selection["values"].items()
+    ]
+    return {"chosen": selection["chosen"], "candidates": dg.MetadataValue.table(rows)}
+
+
+def _pinned(spec: ModelSpec, choice: Choice) -> Choice:
+    """The choice by a recipe that names the feature code and the threshold too, where declared.
+
+    They go back together with a version, so another one of them is another version.
+    """
+    if not spec.feature_version and spec.threshold is None:
+        return choice
+    code = sha256_of([choice.recipe.code, spec.feature_version, spec.threshold])
+    return replace(choice, recipe=replace(choice.recipe, code=code))
+
+
+def _keep_fallback(
+    home: Home,
+    spec: ModelSpec,
+    context: dg.AssetExecutionContext,
+    factory: Callable[[], Any],
+    names: Sequence[str],
+    training_set: str,
+    document: dict[str, Any],
+) -> None:
+    """Train what a rollback falls back to, unless one of this code and these features is live."""
+    data = snapshot.read(home.store, document["train"])
+    estimator = seeded(factory(), spec.seed)
+    made = recipe(
+        factory,
+        estimator,
+        snapshot=document["train"],
+        features=tuple((n, str(data.schema.field(n).type)) for n in names),
+        label=spec.columns.label,
+        seed=spec.seed,
+    )
+    # Of its own, even where the estimator is a challenger's: a fallback is none.
+    code = sha256_of([made.code, spec.feature_version, spec.threshold, FALLBACK])
+    choice = Choice(estimator=estimator, recipe=replace(made, code=code), document={})
+    form = choice.recipe.to_dict()
+    mark = sha256_of({n: form[n] for n in ("features", "parameters", "code")})
+    current = live(home.ledger, spec.name, FALLBACK)
+    trained = home.ledger.records(
+        kind="training", model=spec.name, subject=current.artifact if current else ""
+    )
+    if (
+        current is not None
+        and any(t.predicate.get("fallback") == mark for t in trained)
+        and not banned(home.ledger, spec.name, current.version, current.artifact)
+    ) or _known(home, spec, choice.recipe) is not None:
+        return
+    rows = data.to_table()
+    model = fit.fit(estimator, rows, names, spec.columns.label)
+    record = _log(home, spec, context, choice, model, rows, training_set, document, fallback=mark)
+    context.log.info("trained fallback %s version %s", spec.name, record.predicate["version"])
 
 
 def _known(home: Home, spec: ModelSpec, made: Recipe) -> Record | None:
@@ -110,15 +183,33 @@ def _orphan(home: Home, spec: ModelSpec, made: Recipe, artifact: str) -> Logged 
     return None
 
 
+def _trigger(tags: Mapping[str, str]) -> Any:
+    """The cause that a sensor put on the run; None where there is none."""
+    try:
+        return json.loads(tags.get(TRIGGER_TAG, "null"))
+    except ValueError as error:
+        raise DataError(
+            f"the run's tag {TRIGGER_TAG} is {tags[TRIGGER_TAG]!r}",
+            expected="JSON, as the retrain sensor writes it",
+            fix="Leave the tag out of runs that you launch by hand",
+        ) from error
+
+
 def _log(
     home: Home,
     spec: ModelSpec,
     context: dg.AssetExecutionContext,
-    made: Recipe,
+    choice: Choice,
     model: fit.Model,
+    table: pa.Table,
     training_set: str,
     document: dict[str, Any],
+    *,
+    fallback: str = "",
 ) -> Record:
+    """`fallback` marks a version that is one, by the digest of its code and features."""
+    made, chosen = choice.recipe, choice.document
+    trigger = _trigger(context.run.tags)
     files = fit.pack(model, trusted=spec.trusted_types)
     artifact = fit.keep(home.store, files)
     code = code_state()
@@ -142,12 +233,14 @@ def _log(
             "mlct.reason": reason,
             "mlct.cause": tags.get(CAUSE_TAG, ""),
             "mlct.dagster_run": context.run.run_id,
-        },
+        }
+        | ({"mlct.trigger": tags[TRIGGER_TAG]} if trigger else {}),
         datasets={"train": document["train"], "holdout": document["holdout"]},
         documents={
             "recipe.json": json.dumps(made.to_dict(), indent=2),
             "environment.lock": environment_lock(),
-        },
+        }
+        | ({"selection.json": json.dumps(chosen, indent=2)} if chosen else {}),
         requirements=[
             f"{name}=={version}"
             for name, version in {"mlct": __version__, **made.environment}.items()
@@ -155,9 +248,9 @@ def _log(
         ],
     )
     # Who launched or committed the training; nobody of these may approve it at higher tiers.
-    authors = sorted(
-        {a for a in (code.author, tags.get("user"), os.environ.get("MLCT_ACTOR")) if a}
-    )
+    committed = f"{code.name} <{code.author}>" if code.name else code.author
+    launched = tags.get(PERSON_TAG), os.environ.get("MLCT_ACTOR")
+    authors = sorted({a for a in (committed, *launched) if a})
     return home.ledger.append(
         statement(
             "training",
@@ -177,9 +270,17 @@ def _log(
                 "reason": reason,
                 "cause": tags.get(CAUSE_TAG, ""),
                 "importance": model.importance(),
+                "selection": chosen,
+                "features": list(spec.features),
+                "feature_version": spec.feature_version,
+                "threshold": spec.threshold,
+                "trusted_types": list(spec.trusted_types),
+                "smoke": smoke.keep(home.store, files, table, trusted=spec.trusted_types),
                 "mlflow_run": logged.run_id,
                 "dagster_run": context.run.run_id,
-            },
+            }
+            | ({"trigger": trigger} if trigger else {})
+            | ({"fallback": fallback} if fallback else {}),
         ),
         actor=f"dagster:{context.run.run_id}",
     )

@@ -44,14 +44,32 @@ def champion_event(model: str, record: Record) -> dg.AssetMaterialization:
     )
 
 
+def repair_event(model: str, record: Record) -> dg.AssetObservation:
+    """The event that shows a repair by reconcile: the slot did not move, what MLflow said did."""
+    says = record.predicate
+    version = says["version"]
+    return dg.AssetObservation(
+        asset_key=dg.AssetKey([model, "champion"]),
+        description=f"reconcile: {says['reason']}; repaired",
+        metadata={
+            "slot": says["slot"],
+            "version": str(version or "nothing is live"),
+            "found": str(says["found"] or "nothing"),
+            "ledger": f"statement {record.sequence}",
+            "more": f"mlct history {model}",
+        },
+    )
+
+
 def report(model: str, record: Record) -> str:
-    """Show a slot move that no run made in the instance that DAGSTER_HOME names.
+    """Show a slot move, or a repair, that no run made in the instance that DAGSTER_HOME names.
 
     Returns why it cannot be shown, if so: the move is done, and stays done.
     """
+    show = repair_event if record.kind == "reconcile" else champion_event
     try:
         with dg.DagsterInstance.get() as instance:
-            instance.report_runless_asset_event(champion_event(model, record))
+            instance.report_runless_asset_event(show(model, record))
     except Exception as error:  # Dagster's, or that of the database behind it
         return str(error)
     return ""

@@ -163,5 +163,6 @@ def _newest(mlct: MlctHome, spec: ModelSpec, data: Any, champion: Live) -> dict[
         "psi": shown,
         "importance": importance,
         "breached": bool(over),
+        "columns": worst,
         "reason": reason,
     }

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from mlct.defs.assets.champion import champion_event
+from mlct.defs.names import PERSON_TAG
 from mlct.errors import MlctError
 from mlct.release.approval.request import slot_key
 from mlct.release.ledger import Ledger
@@ -13,15 +14,23 @@ from mlct.spec import ModelSpec
 
 
 @contextmanager
-def moving(context: dg.OpExecutionContext, spec: ModelSpec, ledger: Ledger) -> Iterator[str]:
+def moving(
+    context: dg.OpExecutionContext, spec: ModelSpec, ledger: Ledger, slot: str = ""
+) -> Iterator[str]:
     """Around a slot move by the actor that it yields: shows the move, and fails the run readably.
+
+    The asset `champion` shows the main slot only. The actor is the run, and the person who launched
+    it where a run coordinator says so.
 
     The ledger moves first. When MLflow then cannot be reached the run fails, but the move is real,
     is shown, and must not be tried again.
     """
-    actor = f"dagster:{context.run.run_id}"
+    person = context.run.tags.get(PERSON_TAG)
+    actor = f"dagster:{context.run.run_id}" + (f" by {person}" if person else "")
 
     def events() -> list[dg.AssetMaterialization]:
+        if slot not in ("", spec.slot):
+            return []
         moves = ledger.records(slot=slot_key(spec.name, spec.slot))
         return [champion_event(spec.name, move) for move in moves if move.actor == actor]
 

@@ -7,7 +7,12 @@ import dagster as dg
 from mlct.defs.jobs.move import moving
 from mlct.defs.names import HUMAN_ONLY_TAG
 from mlct.defs.resources import MlctHome
+from mlct.errors import PromotionRefused
+from mlct.release.approval import policy
+from mlct.release.approval.deployment import Deployment
 from mlct.release.slot import promote
+from mlct.release.slot.checks import asking
+from mlct.release.slot.promotion import refusals_recorded
 from mlct.spec import ModelSpec
 
 #: Tags that Dagster puts on runs that no person launched by hand. Present, they prove automation;
@@ -33,9 +38,13 @@ AUTOMATION_TAGS = frozenset(
 
 
 class PromotionConfig(dg.Config):
-    """`version`: the version that people approved. No default: a bare launch is refused."""
+    """`version`: the version that people approved. No default: a bare launch is refused.
+
+    `slot`: another slot of the spec than its main one.
+    """
 
     version: int
+    slot: str = ""
 
 
 def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
@@ -48,42 +57,33 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
         tags={HUMAN_ONLY_TAG: "true"},
     )
     def move(context: dg.OpExecutionContext, config: PromotionConfig, mlct: MlctHome) -> None:
-        automated = sorted(AUTOMATION_TAGS & context.run.tags.keys())
-        if automated:
-            raise dg.Failure(
-                f"Only people promote: this run carries {', '.join(automated)}. Launch {name} "
-                "by hand, from the launchpad or the command line; re-executing an old run does "
-                "not count.",
-                allow_retries=False,
-            )
-        if context.job_name != name:
-            raise dg.Failure(
-                f"The promotion op runs in {name} only, found {context.job_name}.",
-                allow_retries=False,
-            )
-        given: Any = context.run.run_config or {}
-        if given.get("resources", {}).get("mlct", {}).get("config"):
-            raise dg.Failure(
-                "The run config sets the resource mlct, and with it which approvers file counts. "
-                "Take `resources` out of it; what mlct uses is set where definitions are made.",
-                allow_retries=False,
-            )
-        home = mlct.home
-        with moving(context, spec, home.ledger) as actor:
+        home, slot = mlct.home, config.slot or spec.slot
+        wanted: dict[str, Any] = {"model": spec.name, "version": config.version, "slot": slot}
+        with moving(context, spec, home.ledger, slot) as actor:
+            with refusals_recorded(home.ledger, **wanted, actor=actor):
+                launched_by_hand(context, name)
+                deployment = _deployment(spec, slot)
+                with asking("policy"):
+                    approvers = home.approvers
+                    policy.pin(home.ledger, approvers, actor=actor)
+            if slot == spec.slot:
+                home.promoter.mirror(spec.name, slot, wanted=spec.registry_stage)
             promote(
                 home.ledger,
-                home.registry,
-                home.approvers,
+                home.promoter,
+                approvers,
                 home.store.get,
-                model=spec.name,
-                version=config.version,
+                **wanted,
                 actor=actor,
-                slot=spec.slot,
+                approved=home.approved_files,
+                deployment=deployment,
+                verify=lambda: home.require_checkpoint() or home.ledger.verify(),
             )
 
     @dg.job(
         name=name,
-        description=f"Approval job. Moves slot `{spec.slot}` to a version that people approved: "
+        description=f"Approval job. Moves slot `{spec.slot}`{_others(spec)} to a version that "
+        "people approved: "
         f"`mlct request {spec.name}` shows what, `mlct approve` signs. In the launchpad press "
         "'Scaffold missing config' and put in the version. The only way in.",
         tags={HUMAN_ONLY_TAG: "true", "dagster/max_retries": "0"},
@@ -93,3 +93,49 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
         move()
 
     return promotion
+
+
+def launched_by_hand(context: dg.OpExecutionContext, job: str) -> None:
+    """Nothing that automation leaves on a run, its own job, and no config that picks the rules.
+
+    Raises PromotionRefused.
+    """
+    if automated := sorted(AUTOMATION_TAGS & context.run.tags.keys()):
+        raise PromotionRefused(
+            f"Only people promote: this run carries {', '.join(automated)}",
+            expected=f"a run of {job} launched by hand",
+            fix="Launch it from the launchpad or the command line; re-executing an old run does "
+            "not count",
+            check="automation",
+        )
+    if context.job_name != job:
+        raise PromotionRefused(
+            f"The promotion op runs in {job} only, found {context.job_name}",
+            expected=job,
+            fix="Take the op out of that job",
+            check="job",
+        )
+    given: Any = context.run.run_config or {}
+    if given.get("resources", {}).get("mlct", {}).get("config"):
+        raise PromotionRefused(
+            "The run config sets the resource mlct, and with it which approvers file counts",
+            expected="what is set where definitions are made",
+            fix="Take `resources` out of the run config",
+            check="config",
+        )
+
+
+def _others(spec: ModelSpec) -> str:
+    return "".join(f" or `{slot}`" for slot in spec.slots)
+
+
+def _deployment(spec: ModelSpec, slot: str) -> Deployment:
+    try:
+        return spec.deployments[slot]
+    except KeyError:
+        raise PromotionRefused(
+            f"{spec.name} has no slot {slot!r}",
+            expected=", ".join(spec.deployments),
+            fix="Declare it in ModelSpec.slots, and retrain",
+            check="slot",
+        ) from None

@@ -29,8 +29,8 @@ def monitoring_job(spec: ModelSpec) -> Any:
     return dg.define_asset_job(
         f"{spec.name}_monitoring",
         selection=dg.AssetSelection.assets(key(spec, "monitoring"))
-        | dg.AssetSelection.checks_for_assets(key(spec, "champion")),
-        description=f"Measure drift of the newest window of {spec.name}, and check that the slot, "
-        "MLflow's alias and the live bytes agree with the ledger.",
+        | dg.AssetSelection.checks_for_assets(key(spec, "champion"), key(spec, "rollback_drill")),
+        description=f"Measure drift of the newest window of {spec.name}; check that the slot, "
+        "MLflow's alias and the live bytes agree with the ledger, and that no drill is overdue.",
         executor_def=dg.in_process_executor,
     )

@@ -1,14 +1,23 @@
 """When to retrain."""
 
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 import dagster as dg
 
 from mlct.data.window import parse_instant
-from mlct.defs.names import CAUSE_TAG, REASON_TAG
+from mlct.defs.names import CAUSE_TAG, REASON_TAG, TRIGGER_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import DataError
-from mlct.monitoring.trigger import WindowResult, decide_trigger
+from mlct.monitoring.trigger import Asked, TriggerDecision, WindowResult, decide_trigger
+from mlct.release.ledger import Ledger
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
+from mlct.training.recipe import code_state
+
+#: So many runs of the job are looked at for what was asked before.
+RUNS = 50
 
 _OPEN = [
     dg.DagsterRunStatus.QUEUED,
@@ -34,13 +43,15 @@ def retrain_on_drift(
     content, so that a restarted daemon neither loses nor doubles a request.
     """
     job = f"{spec.name}_retrain"
+    commit = code_state().commit if "code" in spec.retrain.on else ""
 
     @dg.sensor(
         name=f"{spec.name}_retrain_on_drift",
         job_name=job,
         minimum_interval_seconds=60,
         default_status=default_status,
-        description=f"Retrains {spec.name} when {_when(spec)} moved, within cool-down and budget. "
+        description=f"Retrains {spec.name} when {_when(spec)} breached by {_signals(spec)}, within "
+        "cool-down and budget. "
         "It starts switched off: turn it on here.",
     )
     def sensor(
@@ -57,34 +68,96 @@ def retrain_on_drift(
             r.predicate for r in mlct.home.ledger.records(kind="training", model=spec.name)
         ]
         windows = [
-            WindowResult(
-                key=w["key"],
-                ended_at=parse_instant(w["end"]),
-                breached=w["breached"],
-                reason=w["reason"],
-            )
+            result
             for w in stored["windows"]
             if w["champion"] == champion.version
+            for result in _results(w)
         ]
         if not windows:
             return dg.SkipReason(
                 f"Version {champion.version} is live; none of its windows was monitored yet."
             )
         live_training = next(t for t in trainings if t["version"] == champion.version)
-        decision = decide_trigger(
-            spec.retrain,
-            windows,
-            trained_until=parse_instant(live_training["train_end"]),
-            retrained_at=[parse_instant(t["as_of"]) for t in trainings if t["cause"]],
-        )
+
+        def decide(asked: Sequence[Asked] = (), refused: int = 0) -> TriggerDecision:
+            return decide_trigger(
+                spec.retrain,
+                windows,
+                trained_until=parse_instant(live_training["train_end"]),
+                retrained_at=[parse_instant(t["as_of"]) for t in trainings if t["cause"]],
+                asked=asked,
+                refused=refused,
+                code=(live_training["code"]["commit"], commit),
+            )
+
+        decision = decide()
+        if decision.retrain:  # only now look at runs and verdicts: most ticks ask for nothing
+            runs = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=RUNS)
+            refused = _refused(mlct.home.ledger, spec, trainings)
+            decision = decide(_asked([r.dagster_run for r in runs]), refused)
         if not decision.retrain:
-            return dg.SkipReason(decision.reason)
+            more = f" (an incident: {decision.incident})" if decision.incident else ""
+            return dg.SkipReason(decision.reason + more)
         under_way = dg.RunsFilter(job_name=job, statuses=_OPEN)
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason(f"{job} is under way; then: {decision.reason}")
         return dg.RunRequest(
-            run_key=f"{spec.name}:{decision.cause}",
-            tags={CAUSE_TAG: decision.cause, REASON_TAG: decision.reason[:250]},
+            run_key=f"{spec.name}:{decision.request}",
+            tags={
+                CAUSE_TAG: decision.cause,
+                REASON_TAG: decision.reason[:250],
+                TRIGGER_TAG: json.dumps(decision.to_dict()),
+            },
         )
 
     return sensor
+
+
+def _signals(spec: ModelSpec) -> str:
+    return ", ".join(spec.retrain.on) or "no signal"
+
+
+def _results(window: Mapping[str, Any]) -> Iterator[WindowResult]:
+    """A stored window: its drift, and what it holds of other signals under `signals`."""
+    for said in (window, *window.get("signals", ())):
+        yield WindowResult(
+            key=said.get("key", window["key"]),
+            ended_at=parse_instant(said.get("end", window["end"])),
+            breached=said["breached"],
+            reason=said["reason"],
+            signal=said.get("signal", "drift"),
+            columns=tuple(said.get("columns", ())),
+            refused=said.get("refused", ""),
+        )
+
+
+def _asked(runs: Sequence[dg.DagsterRun]) -> list[Asked]:
+    """Runs as answers to requests, under whatever location they ran. One that a person cancelled
+    is not asked for again."""
+    return [
+        Asked(
+            cause=run.tags[CAUSE_TAG],
+            state="open"
+            if run.status in _OPEN
+            else "failed"
+            if run.status == dg.DagsterRunStatus.FAILURE
+            else "done",
+        )
+        for run in runs
+        if CAUSE_TAG in run.tags
+    ]
+
+
+def _refused(ledger: Ledger, spec: ModelSpec, trainings: Sequence[Mapping[str, Any]]) -> int:
+    """How many triggered retrains in a row, up to the newest, the gate did not pass."""
+    verdicts: dict[int, str] = {}
+    for record in ledger.records(kind="gate", model=spec.name):
+        if record.predicate["slot"] == spec.slot:
+            verdicts.setdefault(record.predicate["version"], record.predicate["verdict"])
+    count = 0
+    for training in trainings:  # newest first
+        verdict = verdicts.get(training["version"])
+        if verdict == "PASS":
+            break
+        count += bool(verdict and training["cause"] not in ("", "schedule"))
+    return count

@@ -248,4 +248,4 @@ def test_an_estimator_that_cannot_learn_these_labels_says_why(world, trips, why)
     world.feed(rows.set_column(3, "late", [[1] * rows.num_rows]))
     done = world.retrain()
     assert not done.success
-    assert "label 'late' has the values [1]" in why(done)
+    assert "label 'late' has 1 values in the training window: [1]" in why(done)

@@ -9,15 +9,21 @@ from typing import Any
 import dagster as dg
 
 from mlct.adapters.home import Home
-from mlct.data.digest import canonical, digest
+from mlct.data.digest import canonical
 from mlct.defs.assets.evaluation import display
 from mlct.defs.assets.evaluation.case import Case, judge
+from mlct.defs.assets.evaluation.forward import put_fallback_forward, put_forward
 from mlct.defs.names import GATE, key, settings
 from mlct.defs.resources import MlctHome
 from mlct.errors import EvaluationError
+from mlct.evaluation import plot
+from mlct.release.approval.request import slot_key
 from mlct.release.ledger import statement
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
+
+#: How many evaluations the metric's history goes back.
+EARLIER = 40
 
 
 def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -49,7 +55,9 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
             artifact=challenger["artifact"],
             champion=live(home.ledger, spec.name, spec.slot),
             spec=spec,
+            selection=challenger.get("selection", {}),
         )
+        put_fallback_forward(home, spec, actor=f"dagster:{context.run.run_id}")
         try:
             if challenger["training_set"] != ts_digest:
                 raise EvaluationError(
@@ -114,14 +122,39 @@ def _looks(home: Home, case: Case) -> int:
     return 1 + len({r.predicate["case"] for r in used if r.predicate["case"] != case.key})
 
 
+def _history(home: Home, case: Case, report: dict[str, Any]) -> bytes:
+    """The first primary metric of the last versions, each as its own evaluation found it."""
+    metric = case.spec.gate.primaries[0].name
+    earlier = home.ledger.records(kind="evaluation", model=case.spec.name, limit=EARLIER)
+    reports = {
+        r.predicate["version"]: json.loads(home.store.get(r.predicate["evidence"]))
+        for r in reversed(earlier)
+    } | {case.version: report}
+    moves = home.ledger.records(slot=slot_key(case.spec.name, case.spec.slot))
+    return plot.metric_history(
+        metric,
+        {
+            version: value
+            for version, said in reports.items()
+            if (value := said["evaluation"]["metrics"].get("challenger", {}).get(metric))
+            is not None
+        },
+        live={move.predicate["version"] for move in moves},
+    )
+
+
 def _report(home: Home, case: Case, run_id: str) -> tuple[dict[str, Any], str, bool]:
     """`(report, its digest, whether it was known already)`; a new one is stored and recorded."""
     spec = case.spec
     for record in home.ledger.records(kind="evaluation", model=spec.name, subject=case.key):
         evidence = record.predicate["evidence"]
-        return json.loads(home.store.get(evidence)), evidence, True
+        report = json.loads(home.store.get(evidence))
+        # Slot, deployment or approvers file may have changed since: that takes no second look.
+        put_forward(home, case, report["decision"], evidence, actor=f"dagster:{run_id}")
+        return report, evidence, True
     looks = _looks(home, case)
     report, plots = judge(home, case, looks=looks)
+    plots["metric_history"] = _history(home, case, report)
     report["plots"] = {name: home.store.put(png) for name, png in plots.items()}
     evidence = home.store.put(canonical(report))
     decision = report["decision"]
@@ -151,20 +184,7 @@ def _report(home: Home, case: Case, run_id: str) -> tuple[dict[str, Any], str, b
                 expected=f"to be number {looks} that decides on it",
                 fix=f"Run the job {spec.name}_retrain again",
             )
-        home.ledger.append(
-            statement(
-                "gate",
-                {"artifact": case.artifact, "evidence": evidence},
-                common
-                | {
-                    "tier": spec.risk_tier,
-                    "verdict": decision["verdict"],
-                    "reasons": decision["reasons"],
-                    "policy": digest(spec.gate.to_dict()),
-                },
-            ),
-            actor=f"dagster:{run_id}",
-        )
+        put_forward(home, case, decision, evidence, actor=f"dagster:{run_id}")
         home.ledger.append(
             statement(
                 "evaluation",

@@ -1,6 +1,5 @@
 """What is compared, and the comparison itself, out of store and ledger."""
 
-import functools
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +10,17 @@ import pyarrow as pa
 from mlct.adapters.home import Home
 from mlct.data import snapshot
 from mlct.data.digest import digest
-from mlct.data.window import clusters, parse_instant
+from mlct.data.window import clusters, duration, parse_instant
+from mlct.defs.assets.evaluation.measure import measure
 from mlct.errors import DataError, EvaluationError
 from mlct.evaluation import plot
+from mlct.evaluation.baseline import no_change
 from mlct.evaluation.evaluate import evaluate
 from mlct.evaluation.gate import decide
-from mlct.evaluation.guardrail import latencies, peak_memory_mb
 from mlct.evaluation.leakage import leakage_suspects
 from mlct.release.slot import Live, quarantined
 from mlct.spec import ModelSpec
 from mlct.training import fit
-
-LATENCY_ROWS = 200
-BATCHES, BATCH_ROWS = 20, 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +33,7 @@ class Case:
     artifact: str
     champion: Live | None
     spec: ModelSpec
+    selection: dict[str, Any]
 
     @property
     def holdout(self) -> str:
@@ -56,6 +54,8 @@ class Case:
                 "tier": self.spec.risk_tier,
                 "policy": self.spec.gate.to_dict(),
             }
+            | ({"selection": self.selection} if self.selection else {})
+            | ({"no_change": True} if self.spec.no_change else {})
         )
 
 
@@ -67,9 +67,11 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
     challenger = models["challenger"]
     scores, problem = _scores(models, rows)
     y_true = _truth(rows, challenger)
-    # What a model without features would say: the training rows' mean label.
-    train = snapshot.read(home.store, case.document["train"]).to_table(columns=[spec.columns.label])
-    scores["baseline"] = np.full(rows.num_rows, float(np.mean(_truth(train, challenger))))
+    train = snapshot.read(home.store, case.document["train"]).to_table(columns=_known_by(spec))
+    scores["baseline"] = _featureless(_truth(train, challenger), rows.num_rows, challenger)
+    if spec.no_change:
+        scores["no_change"] = _repeated(spec, train, rows, challenger)
+    measured, served = measure(home, case, models, scores, rows, y_true)
     found = evaluate(
         y_true,
         scores,
@@ -79,13 +81,15 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
         unit={"1d": "day", "1h": "hour", "1w": "week"}.get(spec.windows.cluster, "cluster"),
         groups={column: _group(rows, column) for column in spec.gate.columns},
         frame={n: rows[n].to_numpy() for n in rows.column_names},
-        measured=_measured(home, case, models, scores, rows),
+        measured=measured,
         champion_problem=problem,
         champion_age_days=_age(home, case),
         holdout_digest=case.holdout,
         holdout_start=case.document["holdout_start"],
         holdout_end=case.document["holdout_end"],
         looks=looks,
+        selected_among=len(case.selection.get("values", "1")),
+        selected_on=case.selection.get("rows"),
         duplicates=sum(n - 1 for n in Counter(rows[spec.columns.id].to_pylist()).values()),
         # A number may well follow from one feature; a class that does was probably made from it.
         suspects=leakage_suspects(
@@ -111,6 +115,10 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
         "policy": spec.gate.to_dict(),
         "evaluation": found.to_dict(),
     }
+    if case.selection:
+        report["selection"] = case.selection
+    if served:
+        report["served"] = served
     if found.single_class or "challenger" in found.unscored:
         return report, {}
     drawn = {n: scores[n] for n in models if n in scores and n not in found.unscored}
@@ -118,6 +126,35 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
     for number, table in enumerate(found.slices, 1):
         pictures[f"slices_{number}"] = plot.slice_forest(table)
     return report, pictures
+
+
+def _known_by(spec: ModelSpec) -> list[str]:
+    """The columns that tell a label and when it was known."""
+    columns = spec.columns
+    return [c for c in (columns.time, columns.label, columns.label_time) if c is not None]
+
+
+def _featureless(labels: Any, rows: int, model: fit.Model) -> Any:
+    """What a model without features says: the training rows' mean label, or share of each class."""
+    if model.task != "multiclass":
+        return np.full(rows, float(np.mean(labels)))
+    shares = np.bincount(labels, minlength=len(model.classes)) / len(labels)
+    return np.tile(shares, (rows, 1))
+
+
+def _repeated(spec: ModelSpec, train: pa.Table, rows: pa.Table, model: fit.Model) -> Any:
+    """The last label known when each row of the holdout was scored, those of training included."""
+    both = pa.concat_tables([train, rows.select(_known_by(spec))])
+    times, labels = both[spec.columns.time].to_numpy(), _truth(both, model)
+    if spec.columns.label_time:
+        known = both[spec.columns.label_time].to_numpy()
+    else:
+        known = times + np.timedelta64(duration(spec.windows.label_delay))
+    # Before the first known label, the first one: the holdout begins after many.
+    last = no_change(labels, times, known, before=float(labels[0]))[train.num_rows :]
+    if model.task != "multiclass":
+        return last
+    return np.eye(len(model.classes))[last.astype(np.int64)]
 
 
 def _sentence(home: Home, case: Case, decision: Any) -> str:
@@ -136,7 +173,7 @@ def _models(home: Home, case: Case) -> dict[str, fit.Model]:
     models = {"challenger": fit.unpack(fit.kept(home.store, case.artifact), trusted=trusted)}
     if case.champion is not None:
         _no_overlap(home, case, case.champion)
-        kept = fit.kept(home.store, case.champion.artifact)
+        kept = fit.kept(home.models, case.champion.artifact)
         models["champion"] = fit.unpack(kept, trusted=trusted)
     return models
 
@@ -147,6 +184,11 @@ def _scores(models: dict[str, fit.Model], rows: pa.Table) -> tuple[dict[str, Any
     problem = None
     for name, model in models.items():
         try:
+            if model.classes != models["challenger"].classes:
+                raise DataError(
+                    f"it knows the classes {list(model.classes)}, the challenger "
+                    f"{list(models['challenger'].classes)}"
+                )
             scores[name] = model.score(rows)
         except DataError as error:
             if name == "challenger":
@@ -155,38 +197,6 @@ def _scores(models: dict[str, fit.Model], rows: pa.Table) -> tuple[dict[str, Any
                 ) from error
             problem = error.found
     return scores, problem
-
-
-def _measured(
-    home: Home,
-    case: Case,
-    models: dict[str, fit.Model],
-    scores: dict[str, Any],
-    rows: pa.Table,
-) -> dict[str, Any]:
-    """Latency of one row always; what costs more only where a rule asks for it."""
-    able = {n: m for n, m in models.items() if n in scores}
-    sample = rows.slice(0, LATENCY_ROWS).to_pylist()
-    one = {n: m.score_row for n, m in able.items()}
-    found: dict[str, Any] = latencies(one, sample, seed=case.spec.seed)
-    asked = " ".join(str(getattr(rule, "metric", "")) for rule in case.spec.gate.guardrails)
-    if "batch_latency" in asked:
-        batches = [rows.slice(i * BATCH_ROWS, BATCH_ROWS) for i in range(BATCHES)]
-        filled = [b for b in batches if b.num_rows]
-        many = {n: m.score for n, m in able.items()}
-        found |= latencies(many, filled, name="batch_latency", seed=case.spec.seed)
-    if "peak_memory_mb" in asked:
-        found["peak_memory_mb"] = {
-            n: peak_memory_mb(functools.partial(m.score, rows)) for n, m in able.items()
-        }
-    digests = {"challenger": case.artifact}
-    if case.champion is not None:
-        digests["champion"] = case.champion.artifact
-    found["model_mb"] = {
-        n: sum(map(len, fit.kept(home.store, artifact).values())) / 1e6
-        for n, artifact in digests.items()
-    }
-    return found
 
 
 def _training(home: Home, case: Case, artifact: str) -> dict[str, Any]:
@@ -218,16 +228,10 @@ def _no_overlap(home: Home, case: Case, champion: Live) -> None:
 
 
 def _truth(rows: pa.Table, model: fit.Model) -> Any:
-    values = rows[model.label].to_numpy()
-    if model.task != "binary":
-        return values.astype(np.float64)
-    strange = set(np.unique(values).tolist()) - set(model.classes)
-    if strange:
-        raise EvaluationError(
-            f"the holdout has labels {sorted(strange)[:5]} that the model never saw",
-            expected=f"the classes {list(model.classes)}",
-        )
-    return (values == model.classes[1]).astype(np.int64)
+    try:
+        return model.truth(rows)
+    except DataError as error:
+        raise EvaluationError(f"the holdout: {error.found}", expected=error.expected) from error
 
 
 def _group(rows: pa.Table, column: str) -> Any:
