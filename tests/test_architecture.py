@@ -31,7 +31,7 @@ LEVELS: tuple[dict[str, set[str]], ...] = (
     {"training": DATA | {"lightgbm", "skops", "sklearn"}},
     {"evaluation": {"matplotlib", "numpy", "scipy"}},
     {"release": {"cryptography", "psycopg", "rfc8785", "yaml"}},
-    {"monitoring": {"lightgbm", "numpy", "pyarrow", "scipy", "yaml"}},
+    {"monitoring": {"lightgbm", "matplotlib", "numpy", "pyarrow", "scipy", "yaml"}},
     {"ownership": set()},
     {"governance": set()},
     {"spec": set()},

@@ -19,13 +19,13 @@ from mlct.evaluation.holdout import check_metric, check_score, holdout
 from mlct.evaluation.metric import METRICS, Floats, bins
 
 # Okabe & Ito 2008: told apart by colour-blind readers and in grey, with the line style.
-_STYLES = {
+STYLES = {
     "challenger": ("#0072b2", "-"),
     "champion": ("#d55e00", "--"),
     "baseline": ("#7f7f7f", ":"),
 }
 _OTHERS = (("#009e73", "-."), ("#cc79a7", "-"), ("#56b4e9", "--"), ("#000000", ":"))
-_WORSE = "#c1272d"
+WORSE = "#c1272d"
 _POINTS = 400  # of a curve: more cannot be seen
 _WRITTEN = 8  # classes of which each share is written into its field
 _SLICES = 20  # of a forest: more cannot be read
@@ -44,7 +44,7 @@ def plots(task: str, y_true: Any, scores: Mapping[str, Any]) -> dict[str, bytes]
 def confusion(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """Of each class, the share that a model takes for which; scores (rows, classes)."""
     rows, checked = _checked(y_true, scores, "accuracy")
-    figure, panels = _panels(len(checked), "Confusion")
+    figure, panels = grid(len(checked), "Confusion")
     figure.set_size_inches(figure.get_figwidth(), 4.4)  # square panels leave no room below
     truth = rows.y_true.astype(np.intp)
     for axes, (name, _, score) in zip(panels, _styled(checked), strict=True):
@@ -64,14 +64,14 @@ def confusion(y_true: Any, scores: Mapping[str, Any]) -> bytes:
         accuracy = METRICS["accuracy"](rows.y_true, score)
         axes.set_title(f"{name}  accuracy {accuracy:.3f}", fontsize=10)
     panels[0].invert_yaxis()  # shared by all of them
-    return _png(figure)
+    return png(figure)
 
 
 def confidence(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """How often the most likely class is right, against its score; scores (rows, classes)."""
     rows, checked = _checked(y_true, scores, "accuracy")
     right = {n: (s.argmax(axis=1) == rows.y_true) * 1.0 for n, s in checked.items()}
-    figure, axes = _canvas("Calibration of the likeliest class", "Its mean score", "Share right")
+    figure, axes = canvas("Calibration of the likeliest class", "Its mean score", "Share right")
     for name, (colour, line), score in _styled(checked):
         top = score.max(axis=1)
         of_row = bins(top)
@@ -89,13 +89,13 @@ def confidence(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(loc="upper left", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def roc(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """ROC curves, with the area of each model in the legend."""
     rows, checked = _checked(y_true, scores, "roc_auc")
-    figure, axes = _canvas("ROC", "False positive rate", "True positive rate")
+    figure, axes = canvas("ROC", "False positive rate", "True positive rate")
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for name, (colour, line), score in _styled(checked):
         order = np.argsort(-score)
@@ -114,13 +114,13 @@ def roc(y_true: Any, scores: Mapping[str, Any]) -> bytes:
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc="lower right", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def precision_recall(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """Precision against recall, with the average precision of each model in the legend."""
     rows, checked = _checked(y_true, scores, "average_precision")
-    figure, axes = _canvas("Precision and recall", "Recall", "Precision")
+    figure, axes = canvas("Precision and recall", "Recall", "Precision")
     share = float(rows.mass @ rows.y_true / rows.mass.sum())
     axes.axhline(share, color="#bbbbbb", linewidth=0.8)
     # The first few rows are all noise: they would fill the picture with spikes.
@@ -144,13 +144,13 @@ def precision_recall(y_true: Any, scores: Mapping[str, Any]) -> bytes:
         )
     axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
     axes.legend(loc="upper right", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def calibration(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """Mean label against mean score in equal-mass bins: on the diagonal the scores are honest."""
     rows, checked = _checked(y_true, scores, "ece")
-    figure, axes = _canvas("Calibration", "Mean score of the bin", "Share of positives")
+    figure, axes = canvas("Calibration", "Mean score of the bin", "Share of positives")
     most = 0.0
     for name, (colour, line), score in _styled(checked):
         of_row = bins(score)
@@ -173,7 +173,7 @@ def calibration(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     axes.plot([0, edge], [0, edge], color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set(xlim=(0, edge), ylim=(0, edge), aspect="equal")
     axes.legend(loc="upper left", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def score_distribution(y_true: Any, scores: Mapping[str, Any]) -> bytes:
@@ -181,7 +181,7 @@ def score_distribution(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     rows, checked = _checked(y_true, scores, "log_loss")
     styled = _styled(checked)
     shown = [entry for entry in styled if np.ptp(entry[2]) > 0] or styled  # constants have no shape
-    figure, panels = _panels(len(shown), "Score distribution")
+    figure, panels = grid(len(shown), "Score distribution")
     edges = np.linspace(0.0, 1.0, 41)
     for axes, (name, (colour, _), score) in zip(panels, shown, strict=True):
         zero, one = score[rows.y_true == 0], score[rows.y_true == 1]
@@ -190,26 +190,26 @@ def score_distribution(y_true: Any, scores: Mapping[str, Any]) -> bytes:
         axes.set(xlim=(0, 1), xlabel="Score", ylabel="Density")
         axes.set_title(name, fontsize=10)
         axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def predicted_actual(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """Prediction against label; darker where there are more rows."""
     rows, checked = _checked(y_true, scores, "mae")
-    figure, panels = _panels(len(checked), "Predicted and actual")
+    figure, panels = grid(len(checked), "Predicted and actual")
     low, high = _range(np.concatenate([rows.y_true, *checked.values()]))
     for axes, (name, _, score) in zip(panels, _styled(checked), strict=True):
         _density(axes, score, rows.y_true, (low, high), (low, high))
         axes.plot([low, high], [low, high], color="#bbbbbb", linewidth=0.8)
         axes.set(xlabel="Predicted", ylabel="Actual", aspect="equal")
         axes.set_title(f"{name}  MAE {METRICS['mae'](rows.y_true, score):.4g}", fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def residuals(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     """Label less prediction: above zero the model says too little."""
     rows, checked = _checked(y_true, scores, "mae")
-    figure, axes = _canvas("Residuals", "Actual - predicted", "Density")
+    figure, axes = canvas("Residuals", "Actual - predicted", "Density")
     errors = {name: rows.y_true - score for name, score in checked.items()}
     edges = np.linspace(*_range(np.concatenate(list(errors.values()))), 61)
     for name, (colour, line), _ in _styled(checked):
@@ -226,7 +226,7 @@ def residuals(y_true: Any, scores: Mapping[str, Any]) -> bytes:
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.margins(y=0.25)  # room for the legend
     axes.legend(loc="upper right", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def slice_forest(table: SliceTable, *, fdr: float = 0.05) -> bytes:
@@ -237,22 +237,22 @@ def slice_forest(table: SliceTable, *, fdr: float = 0.05) -> bytes:
     """
     drawn = table.slices[:_SLICES]
     bad = {s.name for s in table.regressions(fdr)}
-    figure, axes = _canvas(f"{table.metric} by slice", "Challenger better by", "")
+    figure, axes = canvas(f"{table.metric} by slice", "Challenger better by", "")
     figure.set_size_inches(5.6, 1.3 + 0.24 * max(len(drawn), 3))
     axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
     if table.margin:
         axes.axvline(-table.margin, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=0)
     for height, found in enumerate(drawn):
-        colour = _WORSE if found.name in bad else _STYLES["challenger"][0]
+        colour = WORSE if found.name in bad else STYLES["challenger"][0]
         ends = [x if np.isfinite(x) else found.delta for x in (found.lower, found.upper)]
         axes.plot(ends, [height, height], color=colour, linewidth=1.2)
         axes.plot([found.delta], [height], color=colour, marker="o", markersize=4)
-    names = [f"{s.name}  ({s.rows:,})" for s in drawn]
+    names = [f"{plain(s.name, 60)}  ({s.rows:,})" for s in drawn]
     axes.set_yticks(range(len(drawn)), names, fontsize=8)
     axes.set_ylim(max(len(drawn), 1) - 0.4, -0.6)
     if len(table.slices) > len(drawn):
         axes.set_title(f"{table.metric} by slice: {len(drawn)} of {len(table.slices)}", fontsize=11)
-    return _png(figure)
+    return png(figure)
 
 
 def metric_history(
@@ -263,9 +263,9 @@ def metric_history(
     `values` maps version to value; `margin` is the half width of an uncertainty band, 0 for none.
     """
     known = {v: value for v, value in sorted(values.items()) if np.isfinite(value)}
-    figure, axes = _canvas(f"{metric} over versions", "Version", metric)
+    figure, axes = canvas(f"{metric} over versions", "Version", metric)
     at, seen = list(known), list(known.values())
-    colour = _STYLES["challenger"][0]
+    colour = STYLES["challenger"][0]
     axes.plot(at, seen, color=colour, linewidth=1.2, alpha=0.6)
     if margin:
         axes.errorbar(at, seen, yerr=margin, fmt="none", ecolor=colour, elinewidth=0.8)
@@ -279,7 +279,7 @@ def metric_history(
     axes.margins(y=0.25)
     if at:
         axes.legend(loc="lower right", frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def timelines(
@@ -292,9 +292,9 @@ def timelines(
 
     `values` have the length of `at`; None leaves a gap.
     """
-    figure, axes = _canvas(f"{metric} over time", "", metric)
+    figure, axes = canvas(f"{metric} over time", "", metric)
     figure.set_size_inches(8.0, 3.9)
-    colours = [colour for colour, _ in (*_STYLES.values(), *_OTHERS)]
+    colours = [colour for colour, _ in (*STYLES.values(), *_OTHERS)]
     for number, (name, line) in enumerate(values.items()):
         # Another style with each round of the colours.
         again, place = divmod(number, len(colours))
@@ -306,7 +306,7 @@ def timelines(
     figure.autofmt_xdate()
     if values:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _checked(y_true: Any, scores: Mapping[str, Any], needs: str) -> tuple[Any, dict[str, Floats]]:
@@ -318,7 +318,7 @@ def _checked(y_true: Any, scores: Mapping[str, Any], needs: str) -> tuple[Any, d
 
 def _styled(scores: Mapping[str, Floats]) -> list[tuple[str, tuple[str, str], Floats]]:
     others = iter(_OTHERS * len(scores))
-    return [(name, _STYLES.get(name) or next(others), score) for name, score in scores.items()]
+    return [(name, STYLES.get(name) or next(others), score) for name, score in scores.items()]
 
 
 def _range(values: Floats) -> tuple[float, float]:
@@ -333,29 +333,47 @@ def _density(axes: Any, x: Floats, y: Floats, *ranges: tuple[float, float]) -> N
     axes.pcolormesh(across, up, np.ma.log10(shown), cmap="Blues", vmin=-0.7)
 
 
-def _canvas(title: str, across: str, up: str) -> tuple[Any, Any]:
-    figure, (axes,) = _panels(1, None)
+def canvas(
+    title: str, across: str, up: str, *, size: tuple[float, float] = (4.3, 3.9)
+) -> tuple[Any, Any]:
+    """A figure of one panel, `size` in inches."""
+    figure, (axes,) = grid(1, None, size=size)
     axes.set_title(title, fontsize=11)
     axes.set(xlabel=across, ylabel=up)
     return figure, axes
 
 
-def _panels(count: int, title: str | None) -> tuple[Any, list[Any]]:
+def grid(
+    count: int, title: str | None, *, rows: int = 1, size: tuple[float, float] | None = None
+) -> tuple[Any, list[Any]]:
+    """A figure of `count` panels, `size` in inches; those of one row share their scales."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.3 if count == 1 else 3.6 * count, 3.9), facecolor="white")
+    wide = 4.3 if count == 1 else 3.6 * count
+    figure = Figure(figsize=size or (wide, 3.9), facecolor="white")
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0].tolist()
-    for axes in panels:
+    share = rows == 1
+    panels = figure.subplots(rows, -(-count // rows), sharex=share, sharey=share, squeeze=False)
+    for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels.flat[count:]:
+        axes.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=11)
-    return figure, panels
+    return figure, panels.flat[:count].tolist()
 
 
-def _png(figure: Any) -> bytes:
+def plain(text: object, width: int = 40) -> str:
+    """Text of any origin as a label: on one line, cut, and never read as a formula."""
+    words = " ".join(str(text).split())
+    words = words if len(words) <= width else words[: width - 1] + "\u2026"
+    return words.replace("$", r"\$")
+
+
+def png(figure: Any) -> bytes:
+    """The bytes of a figure, without its date or its maker."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -93,11 +93,14 @@ class MlflowRegistry:
 
         before: Any = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
         environment = os.environ.get("MLFLOW_TRACKING_URI")
-        mlflow.set_tracking_uri(self.tracking_uri)
+        point: Any = (
+            mlflow.set_tracking_uri
+        )  # at None, which its annotation lacks, it points nowhere
+        point(self.tracking_uri)
         try:
             yield
         finally:  # what stood in the environment alone must not outlive it
-            mlflow.set_tracking_uri(None if before == environment else before)
+            point(None if before == environment else before)
             os.environ.pop("MLFLOW_TRACKING_URI", None)
             if environment is not None:
                 os.environ["MLFLOW_TRACKING_URI"] = environment
