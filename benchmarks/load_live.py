@@ -1,7 +1,8 @@
 """What following the ledger costs a scorer, as ratios against the bare LightGBM model.
 
 A small world of its own: two versions of one model, trained here, promoted by statements written to
-a ledger as promotion writes them. Each number is the median of many calls.
+a ledger as promotion writes them. Each number is the median of many calls. The last lines are what
+the audit of a move's approvals costs, at the first load and at each switch, by length of history.
 
     OMP_NUM_THREADS=1 python -m benchmarks.load_live [--trees 300]
 """
@@ -12,15 +13,24 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from cryptography.hazmat.primitives import serialization as s
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lightgbm import LGBMClassifier
 
 import mlct
 from mlct.adapters.live import LiveModel
-from mlct.release.ledger import statement
+from mlct.data.digest import sha256
+from mlct.release import slot as slots
+from mlct.release.approval import approvers, policy
+from mlct.release.approval import request as approvals
+from mlct.release.ledger import Ledger, statement
+from mlct.release.slot.audit import require_approved
+from mlct.release.slot.promotion import promoted
 from mlct.training import fit
 
 FEATURES = 30
@@ -74,6 +84,9 @@ def main() -> None:
         live = mlct.load_live("m", home=home, refresh=None)
         scoring(live, made[0][1])
         following(home, live, artifacts)
+    for evaluations in (10, 100, 1000):
+        with tempfile.TemporaryDirectory() as folder:
+            audit(Path(folder), evaluations)
 
 
 def scoring(live: LiveModel, rows: pa.Table) -> None:
@@ -121,6 +134,56 @@ def following(home: mlct.Home, live: LiveModel, artifacts: list[str]) -> None:
         back.append(time.perf_counter() - start)
         assert live.version == version
     print(f"switch to bytes that were served before: {1e3 * statistics.median(back):.1f} ms")
+
+
+def audit(folder: Path, evaluations: int) -> None:
+    """A model evaluated so often; two people approved every tenth version, and it was promoted."""
+    ledger, keys = Ledger(folder / "ledger.db"), {n: folder / n for n in ("ana", "ben")}
+    people = approvers.parse({"people": [person(n, key) for n, key in keys.items()]})
+    policy.pin(ledger, people, actor="benchmark")
+
+    def say(kind: str, says: dict[str, Any], **where: Any) -> None:
+        subjects = {n: says[n] for n in ("artifact", "evidence") if n in says}
+        ledger.append(statement(kind, subjects, {"model": "m"} | says), actor="benchmark", **where)
+
+    with ledger.transaction():
+        for version in range(1, evaluations + 1):
+            current = slots.live(ledger, "m")
+            made = {"version": version, "artifact": sha256(b"%d" % version)}
+            say(
+                "training",
+                made | {"authors": ["zoe"], "importance": dict.fromkeys("abcdefgh", 0.1)},
+            )
+            says = made | {"slot": "production", "evidence": sha256(b"e %d" % version)}
+            says |= {"champion": current.version if current else None, "tier": "high"}
+            says |= {"head": current.sequence if current else 0, "approvers_policy": people.digest}
+            say("gate", says | {"verdict": "PASS", "reasons": ["it is better by so much"] * 5})
+            if version % 10:
+                continue
+            asked = slots.request(ledger, "m", version)
+            for name, key in keys.items():
+                how = {"decision": "approve", "key": key, "comment": "", "at": ledger.clock()}
+                content, body, signed, _ = approvals.decide(asked, people, **how)
+                ledger.append(content, actor=name, signature=signed, body=body)
+            given = approvals.judge(ledger, asked, people, at=ledger.clock())
+            move = promoted(asked, people, approvals.require(given, asked, people))
+            say("promotion", move, slot="m@production", supersedes=asked.head)
+    head = ledger.head("m@production")
+    assert head is not None
+    taken = median_us(lambda: require_approved(ledger, head), 20) / 1e3
+    print(f"the approvals of a move, after {evaluations:5} evaluations: {taken:6.1f} ms")
+
+
+def person(name: str, key: Path) -> dict[str, Any]:
+    """An entry of the approvers file, with a new key."""
+    private, line = Ed25519PrivateKey.generate(), (s.Encoding.OpenSSH, s.PublicFormat.OpenSSH)
+    form = (s.Encoding.PEM, s.PrivateFormat.OpenSSH, s.NoEncryption())
+    key.write_bytes(private.private_bytes(*form))
+    return {
+        "name": name,
+        "roles": [f"role of {name}"],
+        "keys": [private.public_key().public_bytes(*line).decode()],
+    }
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ class Home:
 
     root: str
     objects: str = ""
-    tracking_uri: str = ""
+    tracking_uri: str = field(default="", repr=False)  # may hold a password
     approvers_file: str = ""
-    promotion_uri: str = ""
+    promotion_uri: str = field(default="", repr=False)  # does hold one
     approved: str = ""
     ledger_url: str = field(default="", repr=False)  # may hold a password
     checkpoint: str = ""

@@ -17,6 +17,7 @@ from mlct.data.window import duration
 from mlct.errors import LoadRefused, SpecError
 from mlct.release.approval.request import slot_key
 from mlct.release.ledger import MOVES, Record
+from mlct.release.slot.audit import require_approved
 from mlct.training import fit
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ class LiveModel:
                 fix="It was restored from an older backup, or rewritten: run `mlct verify`, and "
                 "restart what serves once it is right",
             )
+        require_approved(self.home.ledger, head)
         return says
 
     def _threshold(self, says: Mapping[str, Any]) -> float | None:

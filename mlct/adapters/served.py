@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
 
+from mlct.adapters.mlflow_registry.transport import shown
 from mlct.errors import RegistryError
 
 _SCORE = """
@@ -44,7 +45,7 @@ def served_scores(tracking_uri: str, model: str, version: int, rows: pa.Table) -
         if done.returncode:
             raise RegistryError(
                 f"{model}@{version} does not score in a process of its own: "
-                + (done.stderr.strip().splitlines() or ["it said nothing"])[-1],
+                + shown((done.stderr.strip().splitlines() or ["it said nothing"])[-1]),
                 expected="the packaged model to load and its signature to fit the holdout",
                 fix="Load it with mlflow.pyfunc.load_model in a fresh Python and see",
             )

@@ -5,6 +5,8 @@ one signal of one slot, so that a tick of the sensor costs one read a signal.
 """
 
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
@@ -14,15 +16,17 @@ from typing import Any
 from mlct.adapters.home import Home
 from mlct.data.digest import canonical
 from mlct.data.window import as_utc, parse_instant
-from mlct.errors import DataError
+from mlct.errors import DataError, SnapshotCorrupted, SnapshotMissing
 from mlct.monitoring.breach import KEEP, RollbackPolicy, SignalWindow
+from mlct.monitoring.slo import Objective, SloWindow
 from mlct.release.ledger import instant
 from mlct.release.slot import SLOT, live
 
 FORMAT = "mlct.signal/v1"
-#: What `m/monitoring` stores is a signal too.
+#: What `m/monitoring` stores is a signal too, beside its metrics by their names.
 DRIFT = "max_psi"
 _SKEW = timedelta(minutes=5)
+_log = logging.getLogger("mlct.signals")
 
 
 def report_signal(
@@ -51,6 +55,8 @@ def report_signal(
     current = live(home.ledger, model, slot)
     version = version if version is not None or current is None else current.version
     for wrong, found, expected in (
+        # They become parts of a path.
+        (not re.fullmatch(r"[\w-]+@[\w-]+", f"{model}@{slot}"), f"{slot!r} of {model!r}", "names"),
         (version is None, f"nothing is live in {slot!r} of {model}", "a promoted version"),
         (not isinstance(samples, int) or samples < 0, f"{samples!r} samples", "a count"),
         (end > now + _SKEW, f"a window that ends at {instant(end)}", "one that has ended"),
@@ -85,8 +91,7 @@ def stored_signals(
     found: dict[str, Sequence[SignalWindow]] = {}
     for signal in policy.signals:
         kept = _stored(home, f"documents/{model}/signals/{slot}/{signal.name}")
-        if signal.name == DRIFT:
-            kept = [*kept, *_monitored(home, model)]
+        kept = [*kept, *_monitored(home, model, signal.name)]
         found[signal.name] = [_window(w) for w in kept]
     return found
 
@@ -104,20 +109,46 @@ def _stored(home: Home, place: str) -> list[dict[str, Any]]:
     digest = home.store.ref(place)
     if not digest:
         return []
-    windows: list[dict[str, Any]] = json.loads(home.store.get(digest))["windows"]
+    try:
+        windows: list[dict[str, Any]] = json.loads(home.store.get(digest))["windows"]
+    except (SnapshotMissing, SnapshotCorrupted) as error:  # the other signals still count
+        _log.warning("%s begins anew: %s", place, error)
+        return []
     return windows
 
 
-def _monitored(home: Home, model: str) -> list[dict[str, Any]]:
-    """The windows of `m/monitoring` as reports: the largest finite stability index of each."""
+def _monitored(home: Home, model: str, name: str) -> list[dict[str, Any]]:
+    """The windows of `m/monitoring` as reports of its largest stability index, or of a metric."""
     found = []
     for window in _stored(home, f"documents/{model}/monitoring/newest"):
-        known = [v for v in window["psi"].values() if v is not None]
+        value, samples = window["values"].get(name, (None, 0))
+        if name == DRIFT:
+            value, samples = window["max_psi"], window["rows"]
         found.append(
-            {"version": window["champion"], "value": max(known, default=None)}
-            | {"samples": window["rows"], "start": None, "end": window["end"]}
-            | {"reported_at": window["end"]}
+            {"version": window["champion"], "value": value, "samples": samples}
+            | {"start": window["start"], "end": window["end"], "reported_at": window["end"]}
         )
+    return found
+
+
+def reported_windows(
+    home: Home, model: str, slot: str, objectives: Sequence[Objective]
+) -> dict[str, list[SloWindow]]:
+    """What was reported under the names of the objectives' metrics, by indicator: a latency, or
+    the share of good events among the samples."""
+    found: dict[str, list[SloWindow]] = {}
+    for objective in objectives:
+        place = f"documents/{model}/signals/{slot}/{objective.metric}"
+        for told in _stored(home, place) if objective.metric else ():
+            window = _window(told)
+            if window.start is None or window.value is None:
+                continue
+            told_of: dict[str, Any] = {"value": window.value, "samples": window.samples}
+            if objective.ratio:
+                told_of = {"good": window.value * window.samples, "total": window.samples}
+            found.setdefault(objective.indicator, []).append(
+                SloWindow(start=window.start, end=window.end, **told_of)
+            )
     return found
 
 

@@ -351,7 +351,8 @@ def signed_text(
         require(list(given), asked, approvers)
     except PromotionRefused as error:
         return f"{head}. Still wanted: {error.expected}."
-    config = f"{{ops: {{{asked.model}_promote: {{config: {{version: {asked.version}}}}}}}}}"
+    chosen = f"version: {asked.version}, slot: {asked.slot}"
+    config = f"{{ops: {{{asked.model}_promote: {{config: {{{chosen}}}}}}}}}"
     return (
         f"{head}. Approvals are complete.\nNow launch {asked.model}_promotion in Dagster's "
         f"launchpad with the config\n  {config}\nor by `dagster job execute` with that in a file."

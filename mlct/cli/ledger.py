@@ -8,6 +8,7 @@ from mlct.adapters.home import Home
 from mlct.errors import LedgerError
 from mlct.release import slot as slots
 from mlct.release.ledger import Checkpoint, Signer, checkpoint
+from mlct.release.slot.audit import require_approved
 
 Answer = tuple[Any, str]
 
@@ -30,7 +31,7 @@ def sign(home: Home, options: Any) -> Answer:
 
 
 def verify(home: Home, options: Any) -> Answer:
-    """The chain, its checkpoints where there are any, and the bytes of what is live."""
+    """The chain, its checkpoints where there are any, the approvals and bytes of what is live."""
     home = replace(
         home,
         checkpoint=options.checkpoint or home.checkpoint,
@@ -42,6 +43,7 @@ def verify(home: Home, options: Any) -> Answer:
     for model in home.ledger.models():
         current = slots.live(home.ledger, model, options.slot)
         if current is not None:
+            require_approved(home.ledger, current.record)
             home.approved_files(current.artifact)
             checked.append(f"{model}@{current.version}")
     text = f"{count} statements hold"

@@ -11,16 +11,17 @@ from mlct.defs.resources import MlctHome
 from mlct.errors import MlctError, NotifyError
 from mlct.monitoring.slo import page_budget
 from mlct.release.slot import live
+from mlct.release.slot.audit import require_approved
 from mlct.spec import ModelSpec
 
 
 def slot_check(spec: ModelSpec) -> dg.AssetChecksDefinition:
-    """The ledger's chain holds, alias and stage agree, the live bytes are the approved copy."""
+    """The ledger's chain holds, alias and stage agree, what is live is what people approved."""
 
     @dg.asset_check(
         asset=key(spec, "champion"),
         name="slot_matches_ledger",
-        description="Ledger chain, MLflow alias and stage, approved bytes of what is live.",
+        description="Ledger chain, MLflow alias and stage, approvals and bytes of what is live.",
     )
     def slot_matches_ledger(mlct: MlctHome) -> dg.AssetCheckResult:
         home = mlct.home
@@ -30,6 +31,7 @@ def slot_check(spec: ModelSpec) -> dg.AssetChecksDefinition:
             current = live(home.ledger, spec.name, spec.slot)
             found = home.registry.standing(spec.name, spec.slot)
             if current is not None:
+                require_approved(home.ledger, current.record)
                 home.approved_files(current.artifact)
         except MlctError as error:
             return dg.AssetCheckResult(passed=False, description=str(error))

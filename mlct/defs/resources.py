@@ -21,9 +21,9 @@ class MlctHome(dg.ConfigurableResource):
 
     root: str
     objects: str = ""
-    tracking_uri: str = ""
+    tracking_uri: str = Field(default="", repr=False)
     approvers_file: str = ""
-    promotion_uri: str = ""
+    promotion_uri: str = Field(default="", repr=False)
     approved: str = ""
     ledger_url: str = Field(default="", repr=False)
     checkpoint: str = ""

@@ -25,6 +25,7 @@ from mlct.errors import (
     SpecError,
 )
 from mlct.release.ledger import Ledger
+from mlct.release.slot.rollback import STAYS
 from mlct.training import fit
 
 
@@ -239,8 +240,8 @@ def moved(world: Any, version: int, **changes: Any) -> Any:
 
     head = world.home.ledger.head("late@production")
     origin = next(p for p in world.records("promotion") if p["version"] == version)
-    says = {n: origin[n] for n in ("model", "slot", "version", "artifact", "approvers")}
-    says |= {"rollback_target": None, "replaces": head.predicate["version"], "reason": "test"}
+    says = {n: origin[n] for n in ("model", "slot", "version", *STAYS)}
+    says |= {"replaces": head.predicate["version"], "reason": "test"}
     content = statement("rollback", {"artifact": says["artifact"]}, says | changes)
     slot = changes.get("ledger_slot", "late@production")
     return world.home.ledger.append(content, actor="x", slot=slot, supersedes=head.sequence)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from mlct.adapters.home import Home
 from mlct.adapters.mlflow_registry import MlflowRegistry
+from mlct.adapters.mlflow_registry.transport import reported
 from mlct.errors import RegistryError
 from mlct.release.slot import Standing
 from mlct.training import fit
@@ -274,6 +276,32 @@ def test_a_place_that_cannot_be_opened_is_named(tmp_path, model, uri):
     wrong = MlflowRegistry(tracking_uri=uri, artifacts="", lock=str(tmp_path / "lock"))
     with pytest.raises(RegistryError, match=uri):
         wrong.alias(model, "production")
+
+
+@pytest.mark.parametrize("uri", ["http://ana:s3cr@et@127.0.0.1:1", "ftp://ana:s3cr@et@somewhere"])
+def test_no_error_and_no_repr_shows_the_password_of_a_server(tmp_path, model, uri):
+    home = Home(root=str(tmp_path), tracking_uri=uri, promotion_uri=uri)
+    for registry in (home.registry, home.promoter):
+        with pytest.raises(RegistryError, match=r"open \w+://\*\*\*@") as refused:
+            registry.alias(model, "production")
+        told = traceback.format_exception(refused.value)
+        assert "et@" not in "".join(told) + repr(registry) + repr(home)
+
+
+def test_an_error_on_the_way_shows_no_password_either():
+    from mlflow.exceptions import MlflowException
+
+    def fail(reason):
+        with reported("ask"):
+            raise MlflowException(f"{reason} failed") from OSError(reason)
+
+    for reason in ("POST http://ana:s3cret@host/api", "postgresql+psycopg://ana:s3cret@host:5/db"):
+        with pytest.raises(RegistryError, match=r"\*\*\*@host") as refused:
+            fail(reason)
+        assert "s3cret" not in "".join(traceback.format_exception(refused.value))
+    with pytest.raises(RegistryError, match="http://host/a@b failed") as refused:
+        fail("GET http://host/a@b")
+    assert refused.value.__cause__ is not None  # what tells no secret is kept
 
 
 def test_everything_follows_from_one_root(tmp_path, monkeypatch):

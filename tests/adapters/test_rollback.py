@@ -269,8 +269,11 @@ def test_a_report_writes_no_row_of_the_ledger(succeeded):
         ({"samples": -1}, "-1 samples"),
         ({"name": "../up"}, "letters, digits"),
         ({"slot": "empty"}, "nothing is live in 'empty'"),
+        ({"slot": "../../approved", "version": 1}, "names"),
+        ({"slot": "..", "version": 1}, "names"),
+        ({"model": "late/signals", "version": 1}, "names"),
     ],
-    ids=["future", "start", "samples", "name", "slot"],
+    ids=["future", "start", "samples", "name", "slot", "up", "dots", "down"],
 )
 def test_what_is_no_report_is_refused(succeeded, how, said):
     with pytest.raises(DataError, match=said):
@@ -278,8 +281,34 @@ def test_what_is_no_report_is_refused(succeeded, how, said):
 
 
 def test_the_drift_that_monitoring_stored_is_a_signal_too(succeeded):
-    assert succeeded.run("late_monitoring").success
-    policy = mlct.RollbackPolicy(signals=[mlct.Signal("max_psi", max=1.0)])
-    (found,) = stored_signals(succeeded.home, "late", "production", policy)["max_psi"]
-    assert (found.version, found.samples) == (2, 720)
-    assert found.value is not None
+    """And so are its metrics, by their names."""
+    assert succeeded.monitor("2024-02-02").success
+    signals = [mlct.Signal("max_psi", max=1.0), mlct.Signal("roc_auc", min=0.5)]
+    policy = mlct.RollbackPolicy(signals=signals)
+    stored = stored_signals(succeeded.home, "late", "production", policy)
+    for name in ("max_psi", "roc_auc"):
+        (found,) = stored[name]
+        assert (found.version, found.samples) == (2, 420)
+        assert found.value is not None
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_signal_whose_document_is_damaged_begins_anew_and_stops_no_other(
+    succeeded, caplog, damage
+):
+    report(succeeded, 0.0, name="null_rate")
+    for ago in (2, 1):
+        report(succeeded, ago=ago)
+    store = succeeded.home.store
+    digest = store.ref("documents/late/signals/production/null_rate")
+    path = succeeded.root / "store" / "objects" / digest[:2] / digest
+    path.unlink() if damage == "gone" else path.write_bytes(b"{}")
+    both = [mlct.Signal("null_rate", max=0.5), *POLICY.signals]
+    succeeded.declare(rollback=mlct.RollbackPolicy(signals=both))
+    assert mlct.roll_back_on_breach(succeeded.spec, home=succeeded.home).predicate["version"] == 1
+    assert "signals/production/null_rate begins anew" in caplog.text
+    assert report(succeeded, 0.0, name="null_rate")
+    found = stored_signals(
+        succeeded.home, "late", "production", mlct.RollbackPolicy(signals=both[:1])
+    )
+    assert len(found["null_rate"]) == 1

@@ -144,6 +144,7 @@ def test_approve_shows_the_evidence_signs_and_says_what_is_next(trained):
     assert "roc_auc" in text
     assert "ana (model-risk) signed: approve late@1. Approvals are complete." in text
     assert "launch late_promotion" in text
+    assert "{ops: {late_promote: {config: {version: 1, slot: production}}}}" in text
     (given,) = answer(trained, "request", "late")["approvals"]
     assert (given["approver"], given["counts"]) == ("ana", True)
 

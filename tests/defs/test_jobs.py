@@ -20,6 +20,13 @@ from mlct.training.recipe import code_state
 CHAMPION = dg.AssetKey(["late", "champion"])
 
 
+def impossible() -> Any:
+    import great_expectations as gx
+
+    many = gx.expectations.ExpectTableRowCountToBeBetween(min_value=10**9)
+    return gx.ExpectationSuite(name="trips", expectations=[many])
+
+
 def alias(world: Any) -> int | None:
     return world.home.registry.alias("late", "production")
 
@@ -298,6 +305,37 @@ def test_a_deployment_that_changed_after_the_approval_is_refused(trained, why):
     assert trained.promote(1).success
 
 
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"risk_tier": "high"}, "tier low"),
+        ({"gate": mlct.GatePolicy(primary=mlct.Superiority("roc_auc", min_effect=0.5))}, "gate"),
+        ({"contract": impossible}, "contract"),
+    ],
+    ids=["tier", "gate", "contract"],
+)
+def test_rules_that_changed_after_the_evaluation_are_asked_first(trained, why, changes, rule):
+    trained.approve(1)
+    trained.declare(**changes)
+    assert f"late@1 was evaluated under the {rule}" in why(trained.promote(1))
+    assert [r["check"] for r in trained.records("refusal")] == ["rules"]
+    assert (alias(trained), moves(trained)) == (None, 0)
+
+
+def test_a_gate_that_was_put_back_is_the_one_that_counts(trained, why):
+    """Evaluated under another gate in between: of A, B and A again the newest says A."""
+    gate = trained.spec.gate
+    for tried in (replace(gate, guardrails=[mlct.Limit("log_loss", max=0.01)]), gate):
+        trained.declare(gate=tried)
+        assert trained.retrain().success
+    assert [g["verdict"] for g in trained.records("gate")] == ["PASS", "FAIL", "PASS"]
+    trained.retrain()
+    assert len(trained.records("gate")) == 3
+    trained.approve(1)
+    done = trained.promote(1)
+    assert done.success, why(done)
+
+
 def test_an_approvers_file_that_nobody_signed_is_refused(trained, why):
     trained.approve(1)
     file = trained.root / "approvals.yaml"
@@ -344,6 +382,18 @@ def test_only_what_moves_slots_uses_the_second_credentials(trained):
     trained.home = replace(trained.home, promotion_uri=shared)
     trained.declare()
     assert trained.promote(1).success
+
+
+def test_the_password_of_the_second_credentials_is_told_to_nobody(trained, why):
+    trained.approve(1)
+    where = "http://promoter:s3cret@127.0.0.1:1"
+    trained.home = replace(trained.home, promotion_uri=where)
+    trained.declare()
+    told = why(trained.promote(1))
+    assert "MLflow could not open http://***@127.0.0.1:1" in told
+    assert "s3cret" not in told
+    assert not any(b"s3cret" in record.body for record in trained.home.ledger.records())
+    assert trained.records("refusal")[-1]["check"] == "stage"
 
 
 def test_a_checkpoint_kept_outside_is_demanded_where_one_is_configured(trained, tmp_path, why):

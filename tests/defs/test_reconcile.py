@@ -10,6 +10,7 @@ import mlct
 from mlct.adapters.mlflow_registry import MlflowRegistry, stage
 from mlct.errors import RegistryError
 from mlct.release import incident as episodes
+from mlct.release.ledger import statement
 
 CHAMPION = dg.AssetKey(["late", "champion"])
 
@@ -107,7 +108,9 @@ def test_what_a_rollback_left_behind_is_caught_up_with(succeeded, monkeypatch):
 
 def test_every_slot_of_the_spec_is_looked_at(succeeded):
     succeeded.declare(slots={"production-eu": mlct.Deployment(environment="eu")})
-    client = succeeded.home.registry.client
+    client, evaluated = succeeded.home.registry.client, succeeded.records("gate")[0]
+    gate = statement("gate", {}, evaluated | {"slot": "production-eu"})
+    succeeded.home.ledger.append(gate, actor="test")
     client.set_registered_model_alias("late", "production-eu", "1")
     done = tick(succeeded)
     assert [e.metadata["slot"].value for e in done.asset_events] == ["production-eu"]
@@ -158,6 +161,24 @@ def test_a_promotion_moves_the_stage(live, boosted, why):
     done = live.promote(2)
     assert done.success, why(done)
     assert staged(live) == {2}
+
+
+def test_the_stage_begins_with_the_first_promotion(trained, why):
+    trained.declare(registry_stage=True)
+    trained.approve(1)
+    done = trained.promote(1)
+    assert done.success, why(done)
+    assert staged(trained) == {1}
+
+
+def test_an_attempt_to_promote_stages_nothing_that_nobody_approved(live, boosted):
+    """Somebody points the alias at version 2, and launches its promotion without approvals."""
+    live.declare(estimator=boosted)
+    live.retrain()
+    live.home.registry.client.set_registered_model_alias("late", "production", "2")
+    live.declare(registry_stage=True)
+    assert not live.promote(2).success
+    assert staged(live) == {1}
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -208,6 +208,7 @@ class World:
         self.ledger = Ledger(folder / "ledger.db", clock=self.clock)
         self.approvers = approvers_of(keys)
         self.deployment = Deployment()
+        self.declared = {"tier": "high", "gate": sha256(b"gate"), "contract": sha256(b"contract")}
         self.lost = set[str]()  # approved copies that somebody deleted
         self.verify: Callable[[], object] | None = None
         self.store: dict[str, bytes] = {}
@@ -230,11 +231,13 @@ class World:
         authors: tuple[str, ...] = ("zoe",),
         data: bytes = b"",
         rows: bytes = b"",
+        fallback: bool = False,
     ) -> None:
         artifact = self.put(data or b"model %d" % version)
         self.registry.artifacts[MODEL, version] = artifact
         says = {"model": MODEL, "version": version, "artifact": artifact, "authors": list(authors)}
         says |= {"training_set": sha256(rows or b"rows %d" % version)}
+        says |= {"fallback": True} if fallback else {}
         self.ledger.append(statement("training", {"artifact": artifact}, says), actor="test")
 
     def validate(self, version: int, *, passed: bool = True) -> Record:
@@ -261,6 +264,7 @@ class World:
             "tier": "high",
             "verdict": verdict,
             "reasons": [f"it is {verdict}"],
+            "policy": self.declared["gate"],
             "approvers_policy": pinned.approvers.digest,
             "deployment": self.deployment.digest(slot),
         }
@@ -330,6 +334,7 @@ class World:
             slot=slot,
             approved=self.approved,
             deployment=self.deployment,
+            declared=self.declared,
             verify=self.verify,
         )
 

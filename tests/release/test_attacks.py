@@ -21,13 +21,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import mlct
 from benchmarks import sshsig_mutants
 from mlct.data.digest import canonical, sha256
-from mlct.errors import ApprovalInvalid, LedgerTampered
+from mlct.errors import ApprovalInvalid, LedgerError, LedgerTampered
 from mlct.release import slot as slots
 from mlct.release.approval import policy, signature
 from mlct.release.approval import request as approvals
 from mlct.release.approval.deployment import Deployment
 from mlct.release.ledger import checkpoint, require_checkpoint, statement
 from mlct.release.ledger.note import Signer
+from mlct.release.slot.audit import require_approved
+from mlct.release.slot.rollback import tell
 
 DAY = timedelta(days=1)
 STAGING = "staging"
@@ -130,6 +132,30 @@ def approved_in_spite_of_a_reject(world: Any) -> None:
     world.approve(2)
 
 
+def a_reject_shaken_off_by_putting_it_forward_again(world: Any) -> None:
+    """The same bytes on the same evidence, for another deployment and back."""
+    world.answer("cid", 2, "reject")
+    evidence = world.request(2).evidence
+    for world.deployment in (Deployment(settings={"note": "x"}), Deployment()):
+        world.clock.time += timedelta(hours=1)
+        world.evaluate(2, evidence=evidence)
+    world.approve(2)
+
+
+def a_reject_by_a_clock_that_was_ahead(world: Any) -> None:
+    world.answer("cid", 2, "reject", at=world.clock.time + DAY)
+    world.approve(2)
+
+
+def an_approval_by_a_clock_that_was_ahead(world: Any) -> None:
+    """It would count for a year and seven days."""
+    world.clock.time += 365 * DAY
+    world.answer("ben", 2)
+    world.clock.time -= 364 * DAY
+    world.validate(2)
+    world.answer("ana", 2)
+
+
 def an_approval_for_staging(world: Any) -> None:
     world.answer("ana", 2)
     world.evaluate(2, slot=STAGING)
@@ -204,6 +230,15 @@ def evidence_edited(world: Any) -> None:
     world.store[evidence] = canonical(report | {"note": "so much better"})
 
 
+def evidence_from_the_future(world: Any) -> None:
+    """Made by a clock that was a year ahead, it would be fresh for a year."""
+    world.clock.time += 365 * DAY
+    world.evaluate(2)
+    world.clock.time -= 364 * DAY
+    world.validate(2)
+    world.approve(2)
+
+
 def evidence_of_another_version(world: Any) -> None:
     world.evaluate(2, evidence=world.ledger.records(kind="gate")[1].predicate["evidence"])
     world.approve(2)
@@ -228,6 +263,23 @@ def a_failed_gate_called_passed(world: Any) -> None:
 
 def a_missing_gate(world: Any) -> None:
     world.train(3)
+
+
+def a_tier_declared_since(world: Any) -> None:
+    """The spec said "low" when it was evaluated: one person is enough, the author too."""
+    world.train(2, authors=("ben",))
+    world.evaluate(2, tier="low")
+    world.answer("ben", 2)
+
+
+def a_gate_declared_since(world: Any) -> None:
+    world.approve(2)
+    world.declared["gate"] = sha256(b"a stricter gate")
+
+
+def a_contract_declared_since(world: Any) -> None:
+    world.approve(2)
+    world.declared["contract"] = sha256(b"a stricter contract")
 
 
 def a_failed_contract(world: Any) -> None:
@@ -411,6 +463,9 @@ TABLE = [
     (a_git_signature, "approvals"),
     (a_reject_made_an_approve, "approvals"),
     (approved_in_spite_of_a_reject, "approvals"),
+    (a_reject_shaken_off_by_putting_it_forward_again, "approvals"),
+    (a_reject_by_a_clock_that_was_ahead, "approvals"),
+    (an_approval_by_a_clock_that_was_ahead, "approvals"),
     (an_approval_for_staging, "approvals"),
     (a_staging_approval_renamed, "approvals"),
     (an_expired_approval, "approvals"),
@@ -420,6 +475,10 @@ TABLE = [
     (another_deployment_signed, "approvals"),
     (stale_evidence, "fresh"),
     (stale_evidence_recorded_again, "fresh"),
+    (evidence_from_the_future, "fresh"),
+    (a_tier_declared_since, "rules"),
+    (a_gate_declared_since, "rules"),
+    (a_contract_declared_since, "rules"),
     (an_artifact_swapped, "artifact"),
     (an_approved_copy_deleted, "approved-copy"),
     (evidence_edited, "evidence"),
@@ -524,6 +583,47 @@ def test_security_keys_count_where_touch_is_demanded_and_only_touched(put_forwar
         assert put_forward.promote(2)
     else:
         put_forward.refused("the security key was not touched", check="approvals")
+
+
+def test_who_left_cannot_sign_by_a_clock_that_was_set_back(put_forward):
+    put_forward.clock.time = put_forward.departed - timedelta(hours=2)
+    put_forward.evaluate(2)
+    put_forward.clock.time = put_forward.departed + 3 * DAY
+    put_forward.answer("ana", 2)
+    rows = put_forward.ledger.verify()
+    put_forward.clock.time = put_forward.departed - timedelta(hours=1)
+    with pytest.raises(
+        LedgerError, match=r"the clock says 2030-05-31T23.* by ana is of 2030-06-04"
+    ):
+        put_forward.answer("dan", 2)
+    with pytest.raises(LedgerError, match="the clock says"):
+        put_forward.change_approvers("ana", tiers={"high": {"approvers": 1}})
+    assert put_forward.ledger.verify() == rows
+
+
+@pytest.mark.parametrize("wrong", [365 * DAY, -365 * DAY], ids=["ahead", "behind"])
+def test_no_clock_stops_a_rollback_and_its_incident(put_forward, wrong):
+    """Of whoever wrote last, or of whoever rolls back."""
+    put_forward.approve(2)
+    put_forward.promote(2)
+    put_forward.clock.time += wrong
+    put_forward.validate(2)
+    put_forward.clock.time -= wrong
+    move = put_forward.roll_back()
+    tell(put_forward.ledger, move, actor="test", alias="the alias followed")
+    assert (put_forward.live, put_forward.kinds()[-1]) == (1, "incident")
+    require_approved(put_forward.ledger, move)
+
+
+def test_after_a_clock_that_was_ahead_people_sign_again_behind_the_next_statement(put_forward):
+    put_forward.clock.time += 365 * DAY
+    put_forward.validate(2)
+    put_forward.clock.time -= 365 * DAY
+    with pytest.raises(LedgerError, match="sign again after the next statement"):
+        put_forward.approve(2)
+    put_forward.validate(2)
+    put_forward.approve(2)
+    assert put_forward.promote(2)
 
 
 def test_an_approval_for_staging_is_one_for_staging(put_forward):

@@ -135,6 +135,7 @@ def test_an_alias_moved_by_hand_while_another_is_behind_is_not_taken_for_that(se
 
 def test_an_alias_where_nothing_was_ever_promoted_is_taken_away(world):
     world.train(1)
+    world.evaluate(1)
     by_hand(world, 1)
     done = reconcile(world)
     assert (world.alias, done.ledger, done.after, done.by_hand) == (None, None, None, True)
@@ -146,13 +147,13 @@ def test_an_alias_where_nothing_was_ever_promoted_is_taken_away(world):
 
 def test_a_first_promotion_that_overtakes_the_taking_away_wins(world):
     world.train(1)
+    world.evaluate(1)
     by_hand(world, 1)
     delete = world.registry.delete_alias
 
     def slow(model, alias):
         world.registry.delete_alias = delete
         delete(model, alias)  # another sensor was faster
-        world.evaluate(1)
         world.approve(1)
         world.promote(1)
         delete(model, alias)
@@ -160,6 +161,34 @@ def test_a_first_promotion_that_overtakes_the_taking_away_wins(world):
     world.registry.delete_alias = slow
     reconcile(world)
     assert world.live == world.alias == 1
+
+
+@pytest.mark.parametrize("slot", ["production", "production-eu"])
+@pytest.mark.parametrize("pointed", [True, False], ids=["by mlct", "by somebody"])
+def test_a_ledger_that_never_heard_of_a_slot_leaves_its_alias_alone(
+    settled, new_world, tmp_path, pointed, slot
+):
+    """Nor does it tell of a hand: somebody looked through the wrong MLCT_LEDGER, or mistyped."""
+    (tmp_path / "laptop").mkdir()
+    laptop = new_world(tmp_path / "laptop")
+    laptop.registry = settled.registry
+    if pointed:
+        settled.registry.set_alias("m", slot, 2)
+        laptop.train(1)
+        laptop.evaluate(1, slot=slot)
+    else:
+        by_hand(settled, 2, slot)
+        settled.registry.pointed.clear()
+    before = laptop.kinds()
+    for look in (reconcile, lambda world, slot: slots.project(*parts(world), slot, actor="x")):
+        with pytest.raises(RegistryError, match="never moved slot"):
+            look(laptop, slot)
+    assert settled.registry.alias("m", slot) == 2
+    assert laptop.kinds() == before
+
+
+def parts(world):
+    return world.ledger, world.registry, "m"
 
 
 def test_what_cannot_be_repaired_wakes_somebody_once(settled):
@@ -188,6 +217,7 @@ def test_a_registry_that_does_not_answer_is_no_incident(settled, monkeypatch):
 
 
 def test_slots_are_projected_apart(settled):
+    settled.evaluate(1, slot="production-eu")
     by_hand(settled, 1, "production-eu")
     assert reconcile(settled, "production").found == ""
     assert reconcile(settled, "production-eu").before == 1
@@ -256,6 +286,8 @@ def test_a_repair_writes_once(request, kind, monkeypatch):
 
 
 def test_a_stage_where_nothing_was_ever_promoted_is_emptied(world):
+    world.train(1)
+    world.evaluate(1)
     world.registry = Staged(world.registry)
     world.registry.stage = frozenset({3})
     assert reconcile(world).after is None

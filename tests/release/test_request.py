@@ -342,6 +342,7 @@ def test_a_copy_with_a_wrong_signature_does_not_take_the_place_of_an_answer(put_
 )
 def test_a_tier_asks_for_no_more_than_it_says(put_forward, tier, author, people):
     put_forward.train(3, authors=(author,))
+    put_forward.declared["tier"] = tier
     put_forward.evaluate(3, tier=tier)
     put_forward.approve(3, *people)
     assert put_forward.promote(3)
@@ -358,6 +359,7 @@ def test_a_tier_without_distinct_roles_still_counts_people(put_forward):
 
 def test_the_author_may_not_approve_alone_at_tier_medium(put_forward):
     put_forward.train(3, authors=("ana",))
+    put_forward.declared["tier"] = "medium"
     put_forward.evaluate(3, tier="medium")
     put_forward.approve(3, "ana")
     put_forward.refused("ana is the author.* Expected 1 approver .*, not the author", 3)

@@ -54,6 +54,16 @@ def test_a_rejected_version_waits_for_nothing(world):
     assert state(world) == "candidate"
 
 
+def test_a_no_holds_for_its_evidence_and_not_for_other(world):
+    world.train(1)
+    evidence = world.evaluate(1).predicate["evidence"]
+    world.answer("ben", 1, "reject")
+    world.evaluate(1, evidence=evidence)
+    assert state(world) == "candidate"
+    world.evaluate(1)
+    assert state(world) == "gated"
+
+
 @pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
 def test_evaluating_what_is_live_or_quarantined_changes_nothing(world, verdict):
     world.put_live(1, 2)

@@ -14,15 +14,23 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlct.adapters.mlflow_registry import package, stage
 from mlct.adapters.mlflow_registry.package import load as _load_pyfunc
-from mlct.adapters.mlflow_registry.transport import again, bounded, reported, settled, transient
+from mlct.adapters.mlflow_registry.transport import (
+    again,
+    bounded,
+    cause,
+    reported,
+    settled,
+    shown,
+    transient,
+)
 from mlct.errors import RegistryError
-from mlct.release.slot import Standing
+from mlct.release.slot import Live, Standing
 from mlct.training.fit import artifact_digest
 
 __all__ = ["CHALLENGER", "Logged", "MlflowRegistry", "_load_pyfunc"]
@@ -49,7 +57,7 @@ class MlflowRegistry:
     MLflow's own set-up crashes when several processes start at once (mlflow#19299).
     """
 
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # may hold a password
     artifacts: str
     lock: str
 
@@ -75,10 +83,10 @@ class MlflowRegistry:
                 client.search_experiments(max_results=1)
             except Exception as error:  # MLflow's, the database driver's or the file system's
                 raise RegistryError(
-                    f"MLflow could not open {self.tracking_uri}: {error}",
+                    f"MLflow could not open {shown(self.tracking_uri)}: {shown(error)}",
                     expected="a reachable tracking server or database",
                     fix="Check MLFLOW_TRACKING_URI and the server's log",
-                ) from error
+                ) from cause(error)
         return client
 
     @contextmanager
@@ -297,11 +305,14 @@ class MlflowRegistry:
             if found is not None and found.tags.get(stage.TAG) == alias:
                 stage.move(self.client, model, None)
 
-    def mirror(self, model: str, slot: str, *, wanted: bool = True) -> None:
+    def mirror(
+        self, model: str, slot: str, current: Live | None = None, *, wanted: bool = True
+    ) -> None:
         """Let stage Production of a model follow a slot from now on, or no longer.
 
-        Nothing happens where it does so already, or where no version is registered yet. Raises
-        RegistryError when this MLflow has no stages, or the stage follows another slot.
+        It begins with what is live there (`current`), whatever the alias points at. Nothing happens
+        where it follows already, or before something is live. Raises RegistryError when this MLflow
+        has no stages, or the stage follows another slot.
         """
         with reported(f"let stage Production of {model} follow {slot!r}"):
             found = self._model(model)
@@ -318,8 +329,9 @@ class MlflowRegistry:
                     expected="one slot for it: a model has one such stage",
                     fix=f"Take registry_stage out of one of the specs {follows!r} and {slot!r}",
                 )
-            self._tag(model, stage.TAG, slot)
-            stage.move(self.client, model, _number(found.aliases.get(slot)))
+            if current is not None:
+                self._tag(model, stage.TAG, slot)
+                stage.move(self.client, model, current.version)
 
     def _tag(self, model: str, name: str, text: str) -> None:
         again(lambda: self.client.set_registered_model_tag(model, name, text))

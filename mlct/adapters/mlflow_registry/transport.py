@@ -5,11 +5,12 @@ versions. Here they are off; what is safe to repeat is repeated by `again`.
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlct.errors import RegistryError
 
@@ -28,6 +29,9 @@ _TRANSIENT = {
 }
 #: What the HTTP library calls an answer that is an error, and a connection that was refused.
 _ANSWERED = {"RetryError", "NewConnectionError"}
+
+#: User and password of a URL: all up to its last @, since a password may hold one.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/'\"]+(?=@)")
 
 _lock = threading.Lock()
 _inside = 0
@@ -71,11 +75,21 @@ def reported(doing: str) -> Iterator[None]:
             yield
     except (MlflowException, OSError) as error:
         raise RegistryError(
-            f"MLflow could not {doing}: {error}",
+            f"MLflow could not {doing}: {shown(error)}",
             expected="a reachable tracking server with this model",
             fix="Check MLFLOW_TRACKING_URI and the server's log",
             code=getattr(error, "error_code", ""),
-        ) from error
+        ) from cause(error)
+
+
+def shown(text: object) -> str:
+    """Text without the credentials of any URL in it."""
+    return _CREDENTIALS.sub("***", str(text))
+
+
+def cause(error: BaseException) -> BaseException | None:
+    """The error as a cause to be shown with ours; None if it, or its own causes, tell a secret."""
+    return error if all(shown(e) == str(e) for e in _chain(error)) else None
 
 
 def again(ask: Callable[[], T]) -> T:
@@ -100,9 +114,15 @@ def transient(error: BaseException) -> bool:
 
 def settled(error: BaseException) -> bool:
     """Whether a failed request is over: refused or answered, not lost on its way or still at it."""
-    chain, step = list[Any](), error
+    chain = _chain(error)
+    lost = any(isinstance(e, OSError) for e in chain)
+    return not lost or any(type(e).__name__ in _ANSWERED for e in chain)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what led to it."""
+    chain, step = list[BaseException](), error
     while step is not None and step not in chain:
         chain.append(step)
         step = step.__cause__ or step.__context__  # type: ignore[assignment]
-    lost = any(isinstance(e, OSError) for e in chain)
-    return not lost or any(type(e).__name__ in _ANSWERED for e in chain)
+    return chain

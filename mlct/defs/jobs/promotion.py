@@ -4,13 +4,16 @@ from typing import Any
 
 import dagster as dg
 
+from mlct.adapters.home import Home
+from mlct.data.contract import contract_digest, suite_of
+from mlct.data.digest import digest
 from mlct.defs.jobs.move import moving
 from mlct.defs.names import HUMAN_ONLY_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import PromotionRefused
 from mlct.release.approval import policy
 from mlct.release.approval.deployment import Deployment
-from mlct.release.slot import promote
+from mlct.release.slot import live, promote
 from mlct.release.slot.checks import asking
 from mlct.release.slot.promotion import refusals_recorded
 from mlct.spec import ModelSpec
@@ -66,8 +69,10 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
                 with asking("policy"):
                     approvers = home.approvers
                     policy.pin(home.ledger, approvers, actor=actor)
-            if slot == spec.slot:
-                home.promoter.mirror(spec.name, slot, wanted=spec.registry_stage)
+                with asking("rules"):
+                    declared = _declared(spec)
+                with asking("stage"):
+                    _mirror(home, spec, slot)
             promote(
                 home.ledger,
                 home.promoter,
@@ -77,8 +82,10 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
                 actor=actor,
                 approved=home.approved_files,
                 deployment=deployment,
+                declared=declared,
                 verify=lambda: home.require_checkpoint() or home.ledger.verify(),
             )
+            _mirror(home, spec, slot)  # the first promotion is what stage Production begins with
 
     @dg.job(
         name=name,
@@ -125,8 +132,24 @@ def launched_by_hand(context: dg.OpExecutionContext, job: str) -> None:
         )
 
 
+def _mirror(home: Home, spec: ModelSpec, slot: str) -> None:
+    """Stage Production follows the main slot where the spec wants it."""
+    if slot == spec.slot:
+        current = live(home.ledger, spec.name, slot)
+        home.promoter.mirror(spec.name, slot, current, wanted=spec.registry_stage)
+
+
 def _others(spec: ModelSpec) -> str:
     return "".join(f" or `{slot}`" for slot in spec.slots)
+
+
+def _declared(spec: ModelSpec) -> dict[str, str]:
+    """The rules of the spec as it stands, as the statements of an evaluation name them."""
+    return {
+        "tier": spec.risk_tier,
+        "gate": digest(spec.gate.to_dict()),
+        "contract": contract_digest(suite_of(spec.contract)),
+    }
 
 
 def _deployment(spec: ModelSpec, slot: str) -> Deployment:

@@ -11,7 +11,7 @@ from mlct.defs.resources import MlctHome
 from mlct.errors import RegistryError
 from mlct.release.approval.request import slot_key
 from mlct.release.ledger import Ledger, Record
-from mlct.release.slot import reconcile
+from mlct.release.slot import live, reconcile
 from mlct.release.slot.projection import WINDOW
 from mlct.spec import ModelSpec
 
@@ -47,7 +47,7 @@ def reconcile_slot(
                 break
             try:
                 if spec.registry_stage and slot == spec.slot:
-                    registry.mirror(spec.name, slot)
+                    registry.mirror(spec.name, slot, live(ledger, spec.name, slot))
                 found = reconcile(
                     ledger, registry, spec.name, slot, actor=f"dagster:{spec.name}_reconcile_slot"
                 )

@@ -1,5 +1,7 @@
 """When to roll back."""
 
+from datetime import timedelta
+
 import dagster as dg
 
 from mlct.adapters.home import Home
@@ -12,6 +14,8 @@ from mlct.spec import ModelSpec
 
 #: So many runs that failed are enough: the next one would fail too.
 TRIES = 3
+#: A rollback takes seconds: a run that is open for longer hangs, or never started.
+LONGEST = timedelta(minutes=5)
 
 
 def rollback_on_breach(
@@ -21,7 +25,7 @@ def rollback_on_breach(
 
     Level-triggered: each tick looks at the stored windows of what is live. The run key names the
     statement that put it there, so that neither a restart nor more windows ask twice; a run that
-    failed is asked for again, with the next number.
+    failed is asked for again, with the next number, and so is one that hangs, with a page.
     """
     job = f"{spec.name}_rollback"
     name = f"{spec.name}_rollback_on_breach"
@@ -61,10 +65,14 @@ def rollback_on_breach(
         known = context.instance.get_run_records(
             dg.RunsFilter(job_name=job, tags={CAUSE_TAG: cause}), limit=TRIES
         )
-        if any(not r.dagster_run.is_finished for r in known):
+        begun = [r.create_timestamp for r in known if not r.dagster_run.is_finished]
+        if any(home.ledger.clock() - at < LONGEST for at in begun):
             return f"{job} is under way: {decision.reason}"
-        if len(known) >= TRIES:
-            summary = f"{job} failed {TRIES} times for version {current.version}"
+        spent = len(known) >= TRIES
+        if begun or spent:
+            hangs = f"hangs ({len(begun)} of {len(known)} runs have not ended)"
+            wrong = hangs if begun else f"failed {len(known)} times"
+            summary = f"{job} {wrong} for version {current.version}"
             open_incident(
                 home.ledger,
                 model=spec.name,
@@ -77,6 +85,7 @@ def rollback_on_breach(
                 pages=True,
                 actor=actor,
             )
+        if spent:
             return f"{summary}: {decision.reason}"
         reason = f"signal {', '.join(decision.signals)}: {decision.reason}"
         seen = instant(decision.seen) if decision.seen else ""

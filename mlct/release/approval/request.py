@@ -11,11 +11,12 @@ from mlct.data.digest import canonical
 from mlct.errors import ApprovalInvalid, PromotionRefused
 from mlct.release.approval import signature
 from mlct.release.approval.approvers import Approvers, Person
-from mlct.release.ledger import Ledger, Record, instant, statement
+from mlct.release.ledger import SKEW, Ledger, Record, instant, statement
 
 LONGEST = timedelta(days=30)
-_SKEW = timedelta(minutes=5)
 _DECISIONS = ("approve", "reject")
+#: What a no is about: these bytes on this evidence, however they are put forward again.
+_REJECTED = ("model", "version", "slot", "artifact", "evidence")
 _ANSWER = (
     "decision",
     "approver",
@@ -40,8 +41,8 @@ class Request:
     `gate` is the hash of the gate statement, `head` the sequence of the slot's last move when it
     was written, `compared` the champion that the evidence is about (that of the main slot),
     `evaluated_at` when the evidence was made, `policy` the digest of the approvers file in force
-    then, `deployment` that of the slot's configuration. Statements of the first release have
-    neither of the last two.
+    then, `deployment` that of the slot's configuration, `rules` that of the gate's. Statements of
+    the first release have none of these three.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Request:
     evaluated_at: str
     policy: str | None
     deployment: str | None
+    rules: str | None
     authors: tuple[str, ...]
     training: Mapping[str, Any]
 
@@ -116,6 +118,7 @@ class Request:
             ),
             policy=says.get("approvers_policy"),
             deployment=says.get("deployment"),
+            rules=says.get("policy"),
             authors=tuple(sorted({a for t in trainings for a in t["authors"]})),
             training=trainings[0],
         )
@@ -232,22 +235,23 @@ def _problem(record: Record, request: Request, approvers: Approvers, at: datetim
         approvers.holder(key, at=issued)
     except ApprovalInvalid as error:
         return error.found
-    for name, wanted in request.binding().items():
+    bound, rejects = request.binding(), says["decision"] == "reject"
+    for name in _REJECTED if rejects else bound:
+        wanted = bound[name]
         if says[name] != wanted:
             return f"it is for {name} {_short(says[name])}, not {_short(wanted)}"
     if says["approver"] != person.name:
         return f"it names {says['approver']} but {person.name}'s key signed it"
-    if issued > recorded + _SKEW:
+    # A no stands, whoever changes the approvers file, however long the promotion waits, and
+    # whatever the clocks say.
+    if rejects:
+        return ""
+    if issued > min(recorded, at) + SKEW:
         return "it was signed in the future"
     # The gate statement's hash, which is signed, proves the order; clocks may differ.
-    if issued < datetime.fromisoformat(request.gated_at) - _SKEW:
+    if issued < datetime.fromisoformat(request.gated_at) - SKEW:
         return "it was signed before the evaluation that it is for"
-    # A no stands, whoever changes the approvers file and however long the promotion waits.
-    return (
-        ""
-        if says["decision"] == "reject"
-        else _no_approval(says, person, key, request, approvers, at)
-    )
+    return _no_approval(says, person, key, request, approvers, at)
 
 
 def _malformed(record: Record, request: Request) -> str:

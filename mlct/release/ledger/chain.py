@@ -1,5 +1,6 @@
 """The ledger: what is appended to it, what is asked of it, and what finds a changed row."""
 
+import copy
 import os
 import re
 import threading
@@ -17,6 +18,7 @@ from mlct.release.ledger.statement import (
     KINDS,
     MOVES,
     ORIGIN,
+    SKEW,
     Record,
     checked,
     filed,
@@ -67,6 +69,7 @@ class Ledger:
     def __init__(self, where: str | Path, *, clock: Callable[[], datetime] = now) -> None:
         self._database, self.clock = _database(where), clock
         self._local = threading.local()
+        self._end: int | None = None
 
     def __repr__(self) -> str:
         return f"Ledger({self.name!r})"
@@ -131,6 +134,12 @@ class Ledger:
             with suppress(*self._database.errors):
                 self._database.roll_back(connection)  # unless committed, or lost by itself
 
+    def before(self, record: Record) -> "Ledger":
+        """The ledger as it stood before one of its statements: to be asked, not to be written."""
+        then = copy.copy(self)
+        then._end = record.sequence
+        return then
+
     def transaction(self) -> AbstractContextManager[None]:
         """Hold the write lock: what is read inside is still true when it is appended to."""
         return self._holding(write=True)
@@ -152,7 +161,9 @@ class Ledger:
 
         `slot` with `supersedes` (the sequence of the slot's last move, 0 for none) moves a slot and
         raises SlotMoved if somebody else moved it first. `body` gives the exact bytes that
-        `signature` is over. Raises LedgerError for what could never be verified again.
+        `signature` is over. Raises LedgerError for what could never be verified again, and for what
+        is signed where the clock is behind the ledger's last row: it says when somebody might sign.
+        What nobody signed is taken from any clock, so that none can stop a rollback.
         """
         try:
             kind, model, digests = filed(content)
@@ -165,6 +176,8 @@ class Ledger:
             ) from error
         if body not in (None, exact):
             raise LedgerError("bytes that are not the statement's", expected="its canonical JSON")
+        if self._end is not None:
+            raise LedgerError("a look at how the ledger stood", expected="the ledger itself")
         if (slot is not None) != (kind in MOVES):
             raise LedgerError(
                 f"a statement of kind {kind!r} for slot {slot}",
@@ -180,9 +193,18 @@ class Ledger:
                     head=head,
                 )
             last = self.records(limit=1)
+            at = self.clock()
+            if signature is not None and last and instant(at + SKEW) < last[0].recorded_at:
+                raise LedgerError(
+                    f"the clock says {instant(at)}, but statement {last[0].sequence} by "
+                    f"{last[0].actor} is of {last[0].recorded_at}",
+                    expected="clocks that agree to five minutes where people sign",
+                    fix="Set this machine's clock; or if theirs was ahead, sign again after the "
+                    "next statement",
+                )
             draft = Record(
                 sequence=last[0].sequence + 1 if last else 1,
-                recorded_at=instant(self.clock()),
+                recorded_at=instant(at),
                 actor=actor,
                 kind=kind,
                 model=model,
@@ -225,6 +247,9 @@ class Ledger:
     ) -> list[Record]:
         """Matching records, newest first."""
         schema, clauses, values = self._database.schema, ["1 = 1"], list[Any]()
+        if self._end is not None:
+            clauses.append("sequence < ?")
+            values.append(self._end)
         if kind is not None:
             kinds = [kind] if isinstance(kind, str) else list(kind)
             clauses.append(f"kind IN ({', '.join('?' * len(kinds))})")

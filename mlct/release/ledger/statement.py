@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlct.data.digest import sha256
@@ -31,6 +31,8 @@ KINDS = (
 CHANGED = "does not hash to its recorded hash: it was changed"
 #: Text as RFC 8785 writes it, quoted.
 _text = json.encoder.encode_basestring
+#: The clocks of those who write may differ by this.
+SKEW = timedelta(minutes=5)
 #: What the first row continues.
 ORIGIN = "0" * 64
 

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from mlct.release.approval import policy
 from mlct.release.approval.approvers import Approvers
 from mlct.release.approval.deployment import Deployment
 from mlct.release.approval.request import Approval, Request, judge, require
-from mlct.release.ledger import Ledger
+from mlct.release.ledger import SKEW, Ledger
 from mlct.release.slot.projection import Registry
 from mlct.release.slot.state import FALLBACK, banned, live
 
@@ -37,6 +37,7 @@ class Attempt:
     model: str
     version: int
     slot: str
+    declared: Mapping[str, str]
 
     @property
     def name(self) -> str:
@@ -137,7 +138,10 @@ def nothing_is_quarantined(ledger: Ledger, asked: Request) -> None:
 
 
 def evidence_is_fresh(attempt: Attempt) -> None:
-    """The evaluation is not older than the tier allows, however often it was recorded again."""
+    """The evaluation is not older than the tier allows, however often it was recorded again.
+
+    Nor is it of the future: a clock that was ahead would keep it fresh for so long.
+    """
     days = attempt.approvers.tiers[attempt.asked.tier].evidence_days
     made = datetime.fromisoformat(attempt.asked.evaluated_at)
     age = attempt.ledger.clock() - made
@@ -146,6 +150,13 @@ def evidence_is_fresh(attempt: Attempt) -> None:
             f"the evidence for {attempt.name} is {age.days} days old",
             expected=f"at most {days} days for risk tier {attempt.asked.tier!r}",
             fix=f"Run {attempt.model}_retrain on the newest data, then approve again",
+        )
+    if age < -SKEW:
+        raise PromotionRefused(
+            f"the evidence for {attempt.name} is of {attempt.asked.evaluated_at}, which is to come",
+            expected="clocks that agree to five minutes",
+            fix="Set this machine's clock; or if theirs was ahead who evaluated, run "
+            f"{attempt.model}_retrain on newer data, then approve again",
         )
 
 
@@ -204,6 +215,22 @@ def deployment_is_unchanged(attempt: Attempt) -> None:
             expected=f"{str(asked.deployment)[:12]}, which {attempt.name} was evaluated for",
             fix=f"Put the declaration back; or run {attempt.model}_retrain and approve again",
         )
+
+
+def rules_are_those_declared(attempt: Attempt) -> None:
+    """Risk tier, gate and contract of the evaluation are what the spec declares now."""
+    asked, ledger = attempt.asked, attempt.ledger
+    data = asked.training.get("training_set", "")
+    verdicts = ledger.records(kind="contract", model=asked.model, subject=data, limit=1)
+    found = {"tier": asked.tier, "gate": asked.rules}
+    found |= {"contract": verdicts[0].predicate["contract"] if verdicts else None}
+    for name, wanted in attempt.declared.items():
+        if found[name] != wanted:
+            raise PromotionRefused(
+                f"{attempt.name} was evaluated under the {name} {str(found[name])[:12]}",
+                expected=f"{wanted[:12]}, which the spec declares now",
+                fix=f"Put the declaration back; or run {attempt.model}_retrain and approve again",
+            )
 
 
 def artifact_is_unchanged(attempt: Attempt) -> None:
@@ -289,6 +316,7 @@ CHECKS = (
     Check("fresh", lambda a: evidence_is_fresh(a)),
     Check("champion", lambda a: champion_is_unmoved(a.ledger, a.asked)),
     Check("deployment", lambda a: deployment_is_unchanged(a)),
+    Check("rules", lambda a: rules_are_those_declared(a)),
     Check("artifact", lambda a: artifact_is_unchanged(a), by_ledger=False),
     Check("author", lambda a: author_is_known(a)),
     Check("approvals", lambda a: a.approvals),

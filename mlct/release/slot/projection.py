@@ -113,15 +113,36 @@ def project(
     """Make the registry's alias equal the ledger; safe to run at any time, by anyone.
 
     Returns `{"ledger", "before", "after"}`. The alias of a slot in which nothing was ever promoted
-    is taken away. A repair is recorded with what was found (an alias moved by hand, or left behind
-    by a crash), unless that is `usual`. Raises RegistryError when the alias cannot be made to
-    agree.
+    is taken away, if this is the ledger of that slot. A repair is recorded with what was found (an
+    alias moved by hand, or left behind by a crash), unless that is `usual`. Raises RegistryError
+    when the alias cannot be made to agree.
     """
     before = registry.alias(model, slot)
+    if before is not None and live(ledger, model, slot) is None:
+        _answers(ledger, registry, model, slot)
     after, current = _settle(ledger, registry, model, slot, before)
     if before not in (after, usual):
         _record(ledger, model, slot, current, before, ALIAS, actor)
     return {"ledger": after, "before": before, "after": after}
+
+
+def _answers(ledger: Ledger, registry: Registry, model: str, slot: str) -> None:
+    """A ledger in which nothing was ever promoted to a slot may say so of that slot.
+
+    It put something forward there, and mlct never moved the alias by another one. A wrong or empty
+    ledger would take away what serves. Raises RegistryError.
+    """
+    pointed = registry.standing(model, slot).pointed
+    gates = ledger.records(kind="gate", model=model)
+    known = any(g.predicate["slot"] == slot for g in gates)
+    # Asked last: a move stands in the ledger before mlct points the alias.
+    if (pointed is not None or not known) and live(ledger, model, slot) is None:
+        raise RegistryError(
+            f"{ledger.name} never moved slot {slot!r} of {model}, and "
+            + ("mlct did" if pointed is not None else "evaluated nothing for it"),
+            expected="the ledger of this registry, and a slot of the model",
+            fix="Check MLCT_HOME, MLCT_LEDGER and the slot's name; nothing was changed",
+        )
 
 
 def _settle(
@@ -165,6 +186,8 @@ def reconcile(
     if found.alias == version and found.stage in (None, _only(version)):
         _close(ledger, model, slot, actor)
         return Reconciled(ledger=version, before=found.alias, after=version)
+    if current is None:
+        _answers(ledger, registry, model, slot)
     # While a move is under way, alias and stage stand where it goes or where mlct put them last.
     to, last = _only(version), _only(found.pointed)
     by_hand = found.alias not in (version, found.pointed) or (

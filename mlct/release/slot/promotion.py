@@ -1,13 +1,14 @@
 """Promotion: the only way in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from mlct.errors import LedgerError, LedgerTampered, MlctError, PromotionRefused
 from mlct.release.approval.approvers import Approvers
 from mlct.release.approval.deployment import Deployment
-from mlct.release.approval.request import Request, slot_key
+from mlct.release.approval.request import Approval, Request, slot_key
 from mlct.release.ledger import Ledger, Record, statement
 from mlct.release.slot.checks import (
     CHECKS,
@@ -41,6 +42,7 @@ def promote(
     slot: str = SLOT,
     approved: Callable[[str], object],
     deployment: Deployment | None = None,
+    declared: Mapping[str, str] | None = None,
     verify: Callable[[], object] | None = None,
 ) -> Record:
     """Move a slot to an approved version; the only function that puts something new there.
@@ -49,8 +51,9 @@ def promote(
     alone answers again, and writes the statement that moves the slot. It is the durable intent:
     the alias follows it and is read back. `evidence(digest)` reads the evidence's bytes,
     `approved(artifact)` the copy that was made at approval, verified; `deployment` is what the spec
-    declares for the slot now; `verify` proves the ledger, by what is kept outside of it too where
-    there is something (by default, its own chain).
+    declares for the slot now, `declared` its risk `tier` and the digests of its `gate` and
+    `contract`, as far as there is a spec; `verify` proves the ledger, by what is kept outside of it
+    too where there is something (by default, its own chain).
 
     Raises an MlctError whose `check` says which one stopped it. Nothing moved then, and a `refusal`
     is in the ledger, unless that does not verify. If only the alias is behind, raises a
@@ -67,6 +70,7 @@ def promote(
         model=model,
         version=version,
         slot=slot,
+        declared=declared or {},
     )
     with refusals_recorded(ledger, model=model, version=version, slot=slot, actor=actor):
         for check in CHECKS:
@@ -93,25 +97,30 @@ def _move(seen: Attempt, now: Attempt, actor: str) -> Record:
         statement(
             "promotion",
             {"artifact": asked.artifact, "evidence": asked.evidence},
-            {
-                "model": asked.model,
-                "slot": asked.slot,
-                "version": asked.version,
-                "replaces": asked.champion,
-                "rollback_target": asked.rollback_target,
-                "artifact": asked.artifact,
-                "evidence": asked.evidence,
-                "gate": asked.gate,
-                "policy": now.approvers.digest,
-                "deployment": asked.deployment,
-                "approvals": [a.record.hash for a in now.approvals],
-                "approvers": [f"{a.says['approver']} ({a.says['role']})" for a in now.approvals],
-            },
+            promoted(asked, now.approvers, now.approvals),
         ),
         actor=actor,
         slot=slot_key(asked.model, asked.slot),
         supersedes=asked.head,
     )
+
+
+def promoted(asked: Request, approvers: Approvers, given: Sequence[Approval]) -> dict[str, Any]:
+    """What a promotion by these approvals says."""
+    return {
+        "model": asked.model,
+        "slot": asked.slot,
+        "version": asked.version,
+        "replaces": asked.champion,
+        "rollback_target": asked.rollback_target,
+        "artifact": asked.artifact,
+        "evidence": asked.evidence,
+        "gate": asked.gate,
+        "policy": approvers.digest,
+        "deployment": asked.deployment,
+        "approvals": [a.record.hash for a in given],
+        "approvers": [f"{a.says['approver']} ({a.says['role']})" for a in given],
+    }
 
 
 @contextmanager

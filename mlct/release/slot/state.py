@@ -63,9 +63,11 @@ def states(ledger: Ledger, model: str, slot: str = SLOT) -> dict[int, str]:
     """State of every version: candidate, gated, approved, production, retired, quarantined.
 
     "approved" says that somebody did; whether the approvals suffice is for `judge` and `require`.
-    A rejected version is a candidate again, a retired one that passed a new gate is gated again.
+    A rejected version is a candidate again, until other evidence is put forward; a retired one that
+    passed a new gate is gated again.
     """
     found: dict[int, str] = {}
+    refused = set[tuple[int, str]]()
     for record in reversed(ledger.records(model=model)):
         says = record.predicate
         state = found.get(says.get("version", 0))
@@ -77,12 +79,15 @@ def states(ledger: Ledger, model: str, slot: str = SLOT) -> dict[int, str]:
                 "approved",
                 "retired",
             ):
-                found[says["version"]] = "gated"
+                no = (says["version"], says["evidence"]) in refused
+                found[says["version"]] = state if no else "gated"
             elif says["verdict"] not in (PASS, NOT_COMPARED) and state in ("gated", "approved"):
                 found[says["version"]] = "candidate"
         elif record.kind == "approval" and says["slot"] == slot:
+            approved = says["decision"] == "approve"
+            if not approved:
+                refused.add((says["version"], says["evidence"]))
             if state in ("gated", "approved"):
-                approved = says["decision"] == "approve"
                 found[says["version"]] = "approved" if approved else "candidate"
         elif record.slot == slot_key(model, slot):
             found = {v: "retired" if s == "production" else s for v, s in found.items()}

@@ -75,7 +75,10 @@ def _state(
     says: Mapping[str, Any],
     actor: str,
 ) -> None:
-    """The gate statement for one slot, unless the newest one there says the same."""
+    """The gate statement for one slot, unless the newest one of this version there says the same.
+
+    The newest counts: what was evaluated under other rules in between has to be stated again.
+    """
     says = {
         "model": spec.name,
         "slot": slot,
@@ -88,9 +91,10 @@ def _state(
         "deployment": spec.deployments[slot].digest(slot),
         **says,
     }
-    known = home.ledger.records(kind="gate", model=spec.name, subject=says["evidence"])
-    newest = next((g.predicate for g in known if g.predicate["slot"] == slot), None)
-    if newest != says:
+    known = home.ledger.records(kind="gate", model=spec.name, subject=says["artifact"])
+    stated = (g.predicate for g in known)
+    of_this = (g for g in stated if (g["version"], g["slot"]) == (says["version"], slot))
+    if next(of_this, None) != says:
         subjects = {n: says[n] for n in ("artifact", "evidence")}
         home.ledger.append(statement("gate", subjects, says), actor=actor)
 
