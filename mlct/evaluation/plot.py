@@ -26,6 +26,8 @@ STYLES = {
 }
 _OTHERS = (("#009e73", "-."), ("#cc79a7", "-"), ("#56b4e9", "--"), ("#000000", ":"))
 WORSE = "#c1272d"
+UNKNOWN = "#d9d9d9"
+WIDTH = 6.4  # inches of what stands by itself in a page: 704 pixels
 _POINTS = 400  # of a curve: more cannot be seen
 _WRITTEN = 8  # classes of which each share is written into its field
 _SLICES = 20  # of a forest: more cannot be read
@@ -344,9 +346,14 @@ def canvas(
 
 
 def grid(
-    count: int, title: str | None, *, rows: int = 1, size: tuple[float, float] | None = None
+    count: int,
+    title: str | None,
+    *,
+    rows: int = 1,
+    shared: bool = True,
+    size: tuple[float, float] | None = None,
 ) -> tuple[Any, list[Any]]:
-    """A figure of `count` panels, `size` in inches; those of one row share their scales."""
+    """A figure of `count` panels, `size` in inches, with one scale for all when `shared`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -354,8 +361,8 @@ def grid(
     figure = Figure(figsize=size or (wide, 3.9), facecolor="white")
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")
-    share = rows == 1
-    panels = figure.subplots(rows, -(-count // rows), sharex=share, sharey=share, squeeze=False)
+    columns = -(-count // rows)
+    panels = figure.subplots(rows, columns, sharex=shared, sharey=shared, squeeze=False)
     for axes in panels.flat:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels.flat[count:]:
@@ -363,6 +370,14 @@ def grid(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure, panels.flat[:count].tolist()
+
+
+def empty(title: str, words: str) -> bytes:
+    """A picture that says why there is nothing to see."""
+    figure, axes = canvas(title, "", "", size=(WIDTH, 1.6))
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center", color="#555555")
+    return png(figure)
 
 
 def plain(text: object, width: int = 40) -> str:
