@@ -73,6 +73,12 @@ def step(what: str, when: str = "") -> Iterator[Any]:
         print(f"{'':24}{line}")
 
 
+def short(text: str) -> str:
+    """The first two things that a sentence says."""
+    said = text.split("; ")
+    return "; ".join(said[:2]) + "; ..." * (len(said) > 2)
+
+
 def why(done: Any) -> str:
     """The first failure of a run, in its own words."""
     failed = [e.step_failure_data for e in done.all_events if e.is_step_failure]
@@ -116,6 +122,12 @@ class Loop:
             instance=self.instance, resources=self.defs.resources
         ) as context:
             return sensor.evaluate_tick(context)
+
+    def monitor(self, month: int) -> dict[str, Any]:
+        """The checks of a month's window."""
+        done = self.run(f"{MODEL}_monitoring", partition=f"2013-{month:02}-01")
+        assert done.success, why(done)
+        return {c.check_name: c for c in done.get_asset_check_evaluations()}
 
     def retrain(self, tags: Any = None) -> tuple[int, int]:
         """`(version, rows)` of one run of the retrain job."""
@@ -188,13 +200,13 @@ def main() -> None:
         with step("ingest", date) as tell:
             tell(f"{loop.ingest(month):,} flights")
         with step("monitor") as tell:
-            done = loop.run(f"{MODEL}_monitoring")
-            checks = {c.check_name: c for c in done.get_asset_check_evaluations()}
+            checks = loop.monitor(month)
             assert checks["slot_matches_ledger"].passed
-            tell(checks["feature_drift"].description)
+            for name in ("realised_performance", "feature_drift", "objectives"):
+                tell(f"{name}: {short(checks[name].description)}")
         asked = loop.tick()
         if not asked.run_requests:
-            print(f"{'':12}sensor    {asked.skip_message}")
+            print(f"{'':12}sensor    {short(asked.skip_message)}")
             continue
         verdict, version = retrain(loop, asked.run_requests[0].tags)
         if verdict == "PASS":
@@ -204,8 +216,7 @@ def main() -> None:
         text = mlct("rollback", MODEL, "--reason", "alerts at EWR doubled overnight", "--yes")
         tell(text.splitlines()[0])
     with step("monitor") as tell:
-        done = loop.run(f"{MODEL}_monitoring")
-        tell(next(c.description for c in done.get_asset_check_evaluations() if c.passed))
+        tell(loop.monitor(12)["slot_matches_ledger"].description)
 
     print(f"\n{mlct('status')}\n\n{mlct('history', MODEL)}\n\n{mlct('verify')}")
     minutes, seconds = divmod(time.monotonic() - began, 60)

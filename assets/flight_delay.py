@@ -38,6 +38,8 @@ flight_delay = mlct.ModelSpec(
             mlct.GroupGap("recall", by="origin", max=0.3),
         ],
     ),
+    # As the flights come: month by month.
+    monitoring=mlct.MonitoringPolicy(every="month", start="2013-01-01", end="2014-01-01"),
     retrain=mlct.RetrainPolicy(
         schedule="0 6 3 * *",
         # The desk is promised little in a calm month: drift is what asks before harm is measured.

@@ -28,6 +28,7 @@ from mlct.release.ledger import instant, statement
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 WINDOWS, TRAININGS, RUNS = 60, 10, 20
+REASON = "distance moved: PSI 0.31, threshold 0.08, importance 40%"
 
 
 def spec(name: str) -> mlct.ModelSpec:
@@ -72,11 +73,16 @@ def fill(home: Home, store: MlctHome, instance: Any, name: str, *, breached: boo
             "key": f"k{n}",
             "champion": TRAININGS,
             "end": instant(START + timedelta(days=n + 1)),
-            "breached": breached,
-            "reason": "distance moved: PSI 0.31, threshold 0.08, importance 40%",
-            "psi": {f"feature_{i}": 0.1 for i in range(50)},
+            "start": instant(START + timedelta(days=n)),
+            "rows": 1000,
+            "max_psi": 0.31,
+            "values": {"roc_auc": [0.71, 990]},
+            "until": None,
+            "detail": f"{n:064x}",
             "signals": [
-                {"signal": s, "breached": False, "reason": "holds"} for s in ("realised", "scores")
+                {"signal": s, "breached": s == "drift" and breached, "reason": REASON}
+                | {"columns": ["distance"], "refused": ""}
+                for s in ("drift", "scores", "realised", "estimated", "concept")
             ],
         }
         for n in range(WINDOWS)

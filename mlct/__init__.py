@@ -30,6 +30,7 @@ _NAMES = {
     "Metric": "mlct.evaluation.metric",
     "MlctError": "mlct.errors",
     "ModelSpec": "mlct.spec",
+    "MonitoringPolicy": "mlct.monitoring.policy",
     "NonInferiority": "mlct.evaluation.gate",
     "Ratio": "mlct.evaluation.gate",
     "ReplaceWhenStale": "mlct.evaluation.gate",

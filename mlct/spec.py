@@ -12,6 +12,7 @@ from mlct.data.window import Columns, Windows
 from mlct.errors import SpecError
 from mlct.evaluation.gate import GatePolicy
 from mlct.monitoring.breach import RollbackPolicy
+from mlct.monitoring.policy import MonitoringPolicy
 from mlct.monitoring.slo.objective import Objective, lacks_product
 from mlct.monitoring.slo.openslo import load as load_slos
 from mlct.monitoring.trigger import RetrainPolicy
@@ -56,6 +57,7 @@ class ModelSpec:
     gate: GatePolicy
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
+    monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
     description: str = ""
     slot: str = "production"
     deployment: Deployment = field(default_factory=Deployment)
@@ -116,6 +118,7 @@ class ModelSpec:
             ("retrain", RetrainPolicy),
             ("deployment", Deployment),
             ("rollback", RollbackPolicy),
+            ("monitoring", MonitoringPolicy),
         ):
             check(name, isinstance(getattr(self, name), kind), f"a mlct.{kind.__name__}")
         check(

@@ -214,6 +214,27 @@ class World:
         self.rows = rows
         assert self.materialize("trips").success
 
+    def monitor(self, day: str | None = None, *, as_of: str = "", defs: Any = None) -> Any:
+        """Measure the week that holds a day, by default that of the newest row."""
+        import pyarrow.compute as pc
+
+        policy = self.spec.monitoring
+        if day is None:
+            time = self.spec.columns.time
+            known = time in self.rows.column_names and self.rows.num_rows
+            day = str(pc.max(self.rows[time]).as_py())[:10] if known else "2024-02-09"
+        at = datetime.fromisoformat(f"{day}T00:00+00:00")
+        first = datetime.fromisoformat(policy.start).replace(tzinfo=UTC)
+        week = first + (at - first) // policy.step * policy.step
+        name = f"{self.spec.name}__monitoring"
+        config = {"ops": {name: {"config": {"as_of": as_of}}}}
+        return self.run(
+            f"{self.spec.name}_monitoring",
+            partition_key=f"{week:%Y-%m-%d}",
+            config=config,
+            defs=defs,
+        )
+
     def retrain(self, **words: Any) -> Any:
         return self.run(f"{self.spec.name}_retrain", **words)
 

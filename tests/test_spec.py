@@ -64,6 +64,7 @@ WRONG = [
     ("gate", [None, "roc_auc", mlct.RetrainPolicy()]),
     ("retrain", [None, "daily", {"max_psi": 0.2}]),
     ("rollback", [None, "weekly", mlct.RetrainPolicy()]),
+    ("monitoring", [None, "week", mlct.RetrainPolicy()]),
     ("threshold", ["0.5", float("nan"), float("inf")]),
     ("feature_version", [None, 3]),
     ("fallback", ["base_rate", lambda: None, lambda rows: None]),

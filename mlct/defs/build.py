@@ -10,6 +10,7 @@ from mlct.defs.assets.challenger import build_challenger
 from mlct.defs.assets.champion import build_champion
 from mlct.defs.assets.evaluation import build_evaluation
 from mlct.defs.assets.monitoring import build_monitoring
+from mlct.defs.assets.predictions import build_predictions
 from mlct.defs.assets.rollback_drill import build_rollback_drill, drill_check
 from mlct.defs.assets.training_set import build_training_set
 from mlct.defs.checks import paging_checks, slot_check
@@ -35,12 +36,14 @@ from mlct.spec import ModelSpec
 
 
 def build_assets(spec: ModelSpec) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """training_set, challenger, evaluation, champion (external), monitoring, rollback_drill."""
+    """training_set, challenger, evaluation, champion (external), predictions, monitoring,
+    rollback_drill."""
     return [
         build_training_set(spec),
         build_challenger(spec),
         build_evaluation(spec),
         build_champion(spec),
+        build_predictions(spec),
         build_monitoring(spec),
         build_rollback_drill(spec),
     ]

@@ -13,7 +13,8 @@ from mlct.defs.resources import MlctHome
 from mlct.errors import DataError, SnapshotMissing
 
 
-def _ref(key: dg.AssetKey, partition: str | None) -> str:
+def ref_of(key: dg.AssetKey, partition: str | None) -> str:
+    """The name under which the store keeps an asset's snapshot."""
     parts = [quote(p, safe="") for p in key.path]
     return "/".join(["assets", *parts, "@" + quote(partition or "", safe="")])
 
@@ -39,7 +40,7 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         store = self.home.home.store
         written = snapshot.write(store, obj)
         partition = context.asset_partition_key if context.has_asset_partitions else None
-        store.set_ref(_ref(context.asset_key, partition), written.digest)
+        store.set_ref(ref_of(context.asset_key, partition), written.digest)
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(written.digest))
         context.add_output_metadata(
             {
@@ -61,7 +62,7 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         if not wanted:  # the first partition of an asset that looks back
             return None
         store = self.home.home.store
-        found = {p: store.ref(_ref(key, p)) for p in wanted}
+        found = {p: store.ref(ref_of(key, p)) for p in wanted}
         missing = [p for p, digest in found.items() if digest is None]
         lenient = (context.definition_metadata or {}).get("allow_missing_partitions")
         digests = [digest for digest in found.values() if digest is not None]

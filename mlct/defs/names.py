@@ -9,7 +9,10 @@ from mlct.spec import ModelSpec
 
 CONTRACT = "contract"
 GATE = "champion_challenger_gate"
-DRIFT = "feature_drift"
+SCORED = "scored"
+DRIFT, SCORES = "feature_drift", "score_drift"
+REALISED, ESTIMATED, CONCEPT = "realised_performance", "estimated_performance", "concept_drift"
+LABELS, OBJECTIVES, STALENESS, BEHAVIOUR = "labels", "objectives", "staleness", "behaviour"
 DRILLED = "drilled_lately"
 BUDGET, TOLD = "alert_budget", "incidents_told"
 REASON_TAG, CAUSE_TAG, MODEL_TAG = "mlct/reason", "mlct/cause", "mlct/model"

@@ -18,6 +18,18 @@ def names(things: Any) -> set[str]:
     return {thing.name for thing in things}
 
 
+SIGNALS = (
+    "feature_drift",
+    "score_drift",
+    "realised_performance",
+    "estimated_performance",
+    "concept_drift",
+    "labels",
+    "objectives",
+    "staleness",
+)
+
+
 def keys(defs: dg.Definitions) -> set[str]:
     return {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
 
@@ -27,6 +39,7 @@ def test_every_generated_name_is_the_one_of_the_design(world):
     assert keys(defs) == {
         "trips",
         *(f"late/{n}" for n in ("training_set", "challenger", "evaluation", "champion")),
+        "late/predictions",
         "late/monitoring",
         "late/rollback_drill",
     }
@@ -49,7 +62,8 @@ def test_every_generated_name_is_the_one_of_the_design(world):
         ("late/champion", "slot_matches_ledger"),
         ("late/champion", "alert_budget"),
         ("late/champion", "incidents_told"),
-        ("late/monitoring", "feature_drift"),
+        ("late/predictions", "scored"),
+        *(("late/monitoring", name) for name in SIGNALS),
         ("late/rollback_drill", "drilled_lately"),
     }
 

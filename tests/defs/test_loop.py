@@ -93,7 +93,11 @@ def test_one_signature_is_not_enough_for_a_high_risk_tier_and_two_are(trained, f
     assert f"{MODEL}@1 is what 'production' serves" in flights.mlct("explain", MODEL)[1]
 
 
-def test_the_newest_month_is_compared_with_what_the_champion_learned(trained, flights, check):
+def test_the_newest_month_is_compared_with_what_the_champion_learned(trained, flights, check, why):
     assert flights.home.registry.alias(MODEL, "production") == 1
-    found = check(flights.run(f"{MODEL}_monitoring"), "feature_drift")
-    assert "features above PSI" in found.description or found.passed
+    done = flights.run(f"{MODEL}_monitoring", partition_key="2013-02-01")
+    assert done.success, why(done)
+    found = check(done, "feature_drift")
+    assert "PSI" in found.description or found.passed
+    auc = check(done, "realised_performance").metadata["roc_auc"].value
+    assert 0.6 < auc < 0.8

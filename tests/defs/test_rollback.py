@@ -119,6 +119,27 @@ def test_a_failed_run_is_asked_for_again_and_given_up_with_a_page(watched):
     assert (found.pages, found.open) == (True, True)
 
 
+def test_a_run_that_hangs_is_waited_for_no_longer_and_somebody_is_paged(watched, monkeypatch):
+    """Its worker was killed, or nothing ever started it."""
+    breach(watched)
+    (request,) = tick(watched).run_requests
+    tags, status = dict(request.tags), dg.DagsterRunStatus.STARTED
+    watched.instance.add_run(dg.DagsterRun(job_name="late_rollback", tags=tags, status=status))
+    assert "late_rollback is under way" in tick(watched).skip_message
+    assert incidents(watched.home.ledger, "late") == []
+    monkeypatch.setattr("mlct.defs.sensors.rollback.LONGEST", timedelta(0))
+    (again,) = tick(watched).run_requests
+    assert again.run_key != request.run_key
+    (found,) = incidents(watched.home.ledger, "late")
+    assert (found.pages, found.open) == (True, True)
+    assert "hangs (1 of 1 runs have not ended) for version 2" in found.summary
+    monkeypatch.undo()
+    watched.instance.add_run(dg.DagsterRun(job_name="late_rollback", tags=tags, status=status))
+    assert "late_rollback is under way" in tick(watched).skip_message  # one at a time
+    assert run(watched, again).success
+    assert watched.records("rollback")[-1]["version"] == 1
+
+
 def test_the_rollback_sensor_may_only_roll_back(watched):
     (sensor,) = [s for s in watched.defs.sensors if s.name == "late_rollback_on_breach"]
     assert [target.job_name for target in sensor.targets] == ["late_rollback"]
@@ -157,7 +178,7 @@ def test_an_overdue_drill_is_a_red_check_and_one_incident(succeeded, check, monk
     monkeypatch.setattr("mlct.defs.resources._home", lambda *_: succeeded.home)
     monkeypatch.setattr(ledger, "clock", lambda: later)
     for _ in range(2):
-        found = check(succeeded.run("late_monitoring"), "drilled_lately")
+        found = check(succeeded.monitor(), "drilled_lately")
         assert not found.passed
         assert "never drilled, overdue since" in found.description
     (opened,) = incidents(ledger, "late")

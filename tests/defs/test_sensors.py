@@ -28,11 +28,11 @@ def tick(world: Any) -> Any:
 
 @pytest.fixture
 def drifted(live, trips, instance_of_its_own):
-    """Twelve days in which every trip is longer were monitored."""
+    """Two weeks in which every trip is longer; the second was monitored."""
     import pyarrow as pa
 
-    live.feed(pa.concat_tables([trips(), trips(12, first=40, shift=3.0)]))
-    assert live.run("late_monitoring").success
+    live.feed(pa.concat_tables([trips(), trips(14, first=40, shift=3.0)]))
+    assert live.monitor().success
     return live
 
 
@@ -47,7 +47,7 @@ def test_before_the_first_window_it_waits(live):
 
 
 def test_without_drift_it_says_what_it_saw(live):
-    live.run("late_monitoring")
+    live.monitor()
     asked = tick(live)
     assert not asked.run_requests
     assert asked.skip_message.startswith("0 of the last 1 windows breached")
@@ -55,7 +55,9 @@ def test_without_drift_it_says_what_it_saw(live):
 
 def test_drift_asks_for_a_retrain_and_says_why(drifted):
     (request,) = tick(drifted).run_requests
-    assert request.tags["mlct/reason"].startswith("1 of 4 features above PSI 0.25: distance moved")
+    assert request.tags["mlct/reason"].startswith(
+        "100% of importance moved: 1 of 4 columns: distance"
+    )
     assert request.tags["mlct/cause"].startswith("drift:")
     assert request.run_key == f"late:{request.tags['mlct/cause']}"
     # What a promotion recognises automation by.
@@ -66,7 +68,7 @@ def test_the_same_cause_has_the_same_run_key(drifted):
     """Dagster launches a run key once; a restarted daemon asks anew and gets the same."""
     first, second = (tick(drifted).run_requests[0] for _ in range(2))
     assert first.run_key == second.run_key
-    assert drifted.run("late_monitoring").success  # the same window again
+    assert drifted.monitor().success  # the same window again
     assert tick(drifted).run_requests[0].run_key == first.run_key
 
 
@@ -75,7 +77,7 @@ def test_while_a_retrain_is_under_way_it_waits(drifted):
     run = drifted.instance.create_run_for_job(job, status=dg.DagsterRunStatus.NOT_STARTED)
     asked = tick(drifted)
     assert not asked.run_requests
-    assert asked.skip_message.startswith("late_retrain is under way; then: 1 of 4 features")
+    assert asked.skip_message.startswith("late_retrain is under way; then: 100% of importance")
     drifted.instance.report_run_canceled(run)
     assert tick(drifted).run_requests
 
@@ -103,7 +105,7 @@ def test_after_a_retrain_it_cools_down(drifted, boosted):
 
 
 def test_windows_of_an_earlier_champion_do_not_count(live, boosted):
-    assert live.run("late_monitoring").success
+    assert live.monitor().success
     live.declare(estimator=boosted)
     assert live.retrain().success
     live.approve(2)
@@ -145,8 +147,12 @@ def test_a_failed_run_is_asked_for_again_a_bounded_number_of_times(drifted):
     assert keys == [keys[0], f"{keys[0]}#2", f"{keys[0]}#3"]
     asked = tick(drifted)
     assert not asked.run_requests
-    assert asked.skip_message.startswith("its retrain failed 3 times: 1 of 4 features")
+    assert asked.skip_message.startswith("its retrain failed 3 times: 100% of importance")
     assert "an incident" in asked.skip_message
+    (opened,) = drifted.records("incident")
+    assert (opened["kind"], opened["pages"]) == ("retrain", False)
+    tick(drifted)
+    assert len(drifted.records("incident")) == 1
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
@@ -172,15 +178,16 @@ def test_drift_only_warns_unless_the_policy_names_it(drifted):
     drifted.declare(retrain=mlct.RetrainPolicy())
     asked = tick(drifted)
     assert not asked.run_requests
-    assert asked.skip_message.startswith("drift only warns (it is not in RetrainPolicy.on): 1 of 4")
+    assert "drift only warns (it is not in RetrainPolicy.on): 100% of" in asked.skip_message
 
 
-def test_a_stored_window_may_hold_other_signals(drifted):
+def test_a_stored_window_holds_its_signals(drifted):
     from mlct.defs.sensors.retrain import _results
 
     said = {"signal": "realised", "breached": True, "reason": "r", "columns": ["auc"]}
-    window = {"key": "k", "end": "2024-01-02", "breached": False, "reason": "quiet"}
-    drift, realised = _results(window | {"signals": [said]})
+    quiet = {"signal": "drift", "breached": False, "reason": "quiet", "columns": []}
+    signals = [s | {"refused": ""} for s in (quiet, said)]
+    drift, realised = _results({"key": "k", "end": "2024-01-02", "signals": signals})
     assert (drift.signal, drift.breached) == ("drift", False)
     assert (realised.signal, realised.columns, realised.key) == ("realised", ("auc",), "k")
 

@@ -25,12 +25,13 @@ def retrain_job(spec: ModelSpec) -> Any:
 
 
 def monitoring_job(spec: ModelSpec) -> Any:
-    """Measure the newest window, for the drift sensor to read, and look at the slot."""
+    """Log a window's predictions and measure it, for sensors to read; look at the slot."""
     return dg.define_asset_job(
         f"{spec.name}_monitoring",
-        selection=dg.AssetSelection.assets(key(spec, "monitoring"))
+        selection=dg.AssetSelection.assets(key(spec, "predictions"), key(spec, "monitoring"))
         | dg.AssetSelection.checks_for_assets(key(spec, "champion"), key(spec, "rollback_drill")),
-        description=f"Measure drift of the newest window of {spec.name}; check that the slot, "
-        "MLflow's alias and the live bytes agree with the ledger, and that no drill is overdue.",
+        description=f"Score a window of {spec.name} with what is live, and measure it: drift, "
+        "performance, labels, objectives. Check that the slot, MLflow's alias and the live bytes "
+        "agree with the ledger, and that no drill is overdue.",
         executor_def=dg.in_process_executor,
     )

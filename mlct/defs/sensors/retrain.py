@@ -11,6 +11,7 @@ from mlct.defs.names import CAUSE_TAG, REASON_TAG, TRIGGER_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import DataError
 from mlct.monitoring.trigger import Asked, TriggerDecision, WindowResult, decide_trigger
+from mlct.release.incident import open_incident, step
 from mlct.release.ledger import Ledger
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
@@ -67,17 +68,18 @@ def retrain_on_drift(
         trainings = [
             r.predicate for r in mlct.home.ledger.records(kind="training", model=spec.name)
         ]
+        live_training = next(t for t in trainings if t["version"] == champion.version)
+        # What it learned from says nothing of how it does.
         windows = [
             result
             for w in stored["windows"]
-            if w["champion"] == champion.version
+            if w["champion"] == champion.version and w["end"] > live_training["train_end"]
             for result in _results(w)
         ]
         if not windows:
             return dg.SkipReason(
                 f"Version {champion.version} is live; none of its windows was monitored yet."
             )
-        live_training = next(t for t in trainings if t["version"] == champion.version)
 
         def decide(asked: Sequence[Asked] = (), refused: int = 0) -> TriggerDecision:
             return decide_trigger(
@@ -95,6 +97,19 @@ def retrain_on_drift(
             runs = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=RUNS)
             refused = _refused(mlct.home.ledger, spec, trainings)
             decision = decide(_asked([r.dagster_run for r in runs]), refused)
+        if decision.incident:
+            open_incident(
+                mlct.home.ledger,
+                model=spec.name,
+                slot=spec.slot,
+                kind="retrain",
+                episode=f"version {champion.version}",
+                summary=decision.incident,
+                timeline=[step(mlct.home.ledger, decision.incident)],
+                severity="medium",
+                pages=False,
+                actor=f"{spec.name}_retrain_on_drift",
+            )
         if not decision.retrain:
             more = f" (an incident: {decision.incident})" if decision.incident else ""
             return dg.SkipReason(decision.reason + more)
@@ -118,16 +133,16 @@ def _signals(spec: ModelSpec) -> str:
 
 
 def _results(window: Mapping[str, Any]) -> Iterator[WindowResult]:
-    """A stored window: its drift, and what it holds of other signals under `signals`."""
-    for said in (window, *window.get("signals", ())):
+    """The signals of a stored window."""
+    for said in window["signals"]:
         yield WindowResult(
-            key=said.get("key", window["key"]),
-            ended_at=parse_instant(said.get("end", window["end"])),
+            key=window["key"],
+            ended_at=parse_instant(window["end"]),
             breached=said["breached"],
             reason=said["reason"],
-            signal=said.get("signal", "drift"),
-            columns=tuple(said.get("columns", ())),
-            refused=said.get("refused", ""),
+            signal=said["signal"],
+            columns=tuple(said["columns"]),
+            refused=said["refused"],
         )
 
 

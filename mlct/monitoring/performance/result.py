@@ -80,10 +80,14 @@ class Performance:
 
     def to_json(self) -> str:
         """Canonical JSON, with the format's name and version."""
+        return canonical(self.to_dict()).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, with the format's name and version."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in _TIMES:
             content[name] = content[name] and content[name].isoformat()
-        return canonical({"format": FORMAT, **content}).decode()
+        return {"format": FORMAT, **content}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Performance":
@@ -92,6 +96,12 @@ class Performance:
             content = json.loads(text)
         except (ValueError, TypeError) as error:
             raise DataError(f"{text!r:.80} is not JSON", expected=FORMAT) from error
+        return cls.from_dict(content)
+
+    @classmethod
+    def from_dict(cls, content: Any) -> "Performance":
+        """Read `to_dict` back. Raises DataError."""
+        content = dict(content) if isinstance(content, dict) else content
         found = content.pop("format", None) if isinstance(content, dict) else None
         if found != FORMAT:
             raise DataError(

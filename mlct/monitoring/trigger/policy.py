@@ -18,10 +18,12 @@ SIGNALS = ("realised", "concept", "estimated", "scores", "drift", "age", "data",
 class RetrainPolicy:
     """Retrain when a signal of `on` breached in its newest window, and in `breaches` of `of`.
 
-    Signals that are not in `on` warn. A window breaches by drift when any feature's population
-    stability index exceeds `max_psi`. `max_age` is what "age" means, counted from the end of the
-    champion's training data. `cooldown` and `budget` ("4/30d": four in thirty days) hold back what
-    the sensor asks for; `schedule` is a cron line that they do not touch.
+    Signals that are not in `on` warn. `max_psi` is the population stability index that still does
+    not matter, the `tau` of `drift`: a window breaches by drift when features that are shown to be
+    above it carry a tenth of the importance, by scores when a score is. `max_age` is what "age"
+    means, counted from the end of the champion's training data. `cooldown` and `budget` ("4/30d":
+    four in thirty days) hold back what the sensor asks for; `schedule` is a cron line that they do
+    not touch.
     """
 
     schedule: str | None = None

@@ -1,34 +1,100 @@
-"""How the newest rows differ from those that the champion learned from."""
+"""What is live, window by window: its predictions, how the rows moved, how well it does."""
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-WARN = dg.AssetCheckSeverity.WARN
+import mlct
+from mlct.defs.assets.monitoring import windows_kept
+from mlct.defs.resources import MlctHome
+
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+CHECKS = {
+    "feature_drift",
+    "score_drift",
+    "realised_performance",
+    "estimated_performance",
+    "concept_drift",
+    "labels",
+    "objectives",
+    "staleness",
+}
+PROMISED = {  # more than the stump can keep
+    "apiVersion": "openslo/v1",
+    "kind": "SLO",
+    "metadata": {
+        "name": "late-auc",
+        "annotations": {"mlct.dev/class": "product", "mlct.dev/sustained": "3/5"},
+    },
+    "spec": {
+        "service": "transit",
+        "indicator": {
+            "metadata": {"name": "roc-auc"},
+            "spec": {"thresholdMetric": {"metricSource": {"spec": {"metric": "roc_auc"}}}},
+        },
+        "timeWindow": [{"duration": "28d", "isRolling": True}],
+        "budgetingMethod": "Timeslices",
+        "objectives": [
+            {
+                "op": "gte",
+                "value": 0.95,
+                "target": 0.9,
+                "timeSliceTarget": 1,
+                "timeSliceWindow": "1d",
+            }
+        ],
+    },
+}
 
 
-def monitor(world: Any) -> Any:
-    done = world.run("late_monitoring")
+def monitor(world: Any, *words: Any, **more: Any) -> Any:
+    done = world.monitor(*words, **more)
     assert done.success
     return done
 
 
+def kept(world: Any) -> list[dict[str, Any]]:
+    return windows_kept(MlctHome(root=str(world.root)), world.spec)
+
+
+def detail(world: Any, place: int = -1) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(world.home.store.get(kept(world)[place]["detail"]))
+    return found
+
+
+def drifted(trips: Any, shift: float = 3.0) -> Any:
+    """The forty days, and twelve more in which every trip is longer."""
+    return pa.concat_tables([trips(), trips(14, first=40, shift=shift)])
+
+
 def test_without_a_champion_there_is_nothing_to_compare_with(trained, check, made):
     done = monitor(trained)
-    found = check(done, "feature_drift")
-    assert found.passed
-    assert "No champion yet" in found.description
+    assert "No champion yet" in check(done, "feature_drift").description
+    assert check(done, "scored").description.endswith("no version is live yet: nobody predicts")
     assert "skipped" in made(done, "monitoring")
 
 
-def test_rows_like_the_old_ones_do_not_breach(live, check, made):
-    done = monitor(live)
-    assert check(done, "feature_drift").passed
+def test_every_signal_is_a_check_with_its_numbers(live, check, made):
+    done = monitor(live, "2024-02-02")
+    found = {n: check(done, n) for n in CHECKS}
+    assert [n for n, c in found.items() if not c.passed] == []
+    value = found["realised_performance"].metadata
+    assert value["lower"].value < value["roc_auc"].value < value["upper"].value
+    assert found["feature_drift"].metadata["psi distance"].value < 0.25
+    assert found["estimated_performance"].metadata["roc_auc"].value == pytest.approx(
+        value["roc_auc"].value, abs=0.1
+    )
+    assert found["labels"].metadata["labelled"].value == 1
     shown = made(done, "monitoring")
-    assert shown["max_psi"] < 0.25
-    assert shown["rows"] == 12 * 60
-    assert {row["feature"] for row in shown["stability"]} == {"distance", "load", "stops", "kind"}
+    assert shown["rows"] == 7 * 60
+    assert {r["column"] for r in shown["drift"]} == {"score", "distance", "load", "stops", "kind"}
+    for picture in ("drift_map", "performance_over_time", "distributions"):
+        assert shown[picture].startswith(f"![{picture}](data:image/png;base64,iVBOR")
 
 
 def test_rows_that_moved_are_a_warning_that_names_the_feature(live, trips, check):
@@ -36,71 +102,248 @@ def test_rows_that_moved_are_a_warning_that_names_the_feature(live, trips, check
     done = monitor(live)
     found = check(done, "feature_drift")
     assert (found.passed, found.severity) == (False, WARN)
-    assert found.description.startswith("1 of 4 features above PSI 0.25: distance moved: PSI")
-    assert "importance 100%" in found.description
+    assert found.description.startswith("100% of importance moved: 1 of 4 columns: distance moved")
+    assert "threshold" in found.description
+    assert not check(done, "score_drift").passed
+    assert kept(live)[-1]["max_psi"] > 0.25
 
 
-def drifted(trips: Any, shift: float = 3.0) -> Any:
-    """The forty days, and twelve more in which every trip is longer."""
-    import pyarrow as pa
-
-    return pa.concat_tables([trips(), trips(12, first=40, shift=shift)])
-
-
-def test_the_worst_feature_comes_first_also_when_another_did_not_move_at_all(
-    live, made, monkeypatch
-):
-    from mlct.defs.assets import monitoring
-
-    found = {"load": 0.0, "distance": 0.2, "stops": 0.1, "kind": float("inf")}
-    monkeypatch.setattr(monitoring, "population_stability", lambda *_: found)
-    shown = made(monitor(live), "monitoring")
-    order = [row["feature"] for row in shown["stability"]]
-    assert order == ["kind", "distance", "stops", "load"]
-
-
-def test_a_feature_that_is_gone_counts_as_moved(live, trips, check):
-    live.feed(trips().drop_columns(["stops"]))
+def test_a_fixed_rule_says_how_often_it_is_wrong(live, trips, check):
+    live.declare(monitoring=mlct.MonitoringPolicy(fixed_psi=0.2))
+    live.feed(drifted(trips))
     found = check(monitor(live), "feature_drift")
     assert not found.passed
-    assert "stops moved" in found.description
+    assert "without any drift this rule fires in" in found.description
+    assert 0 < found.metadata["false alarm rate"].value < 1
 
 
-def test_labels_are_not_needed(live, trips, check):
-    import pyarrow as pa
+@pytest.mark.parametrize("choice", ["trailing", "season"])
+def test_a_reference_of_earlier_windows_lets_what_moved_settle(live, trips, check, made, choice):
+    live.declare(monitoring=mlct.MonitoringPolicy(reference=choice, windows=1))
+    live.feed(pa.concat_tables([trips(), trips(21, first=40, shift=3.0)]))
+    done = [monitor(live, day) for day in ("2024-02-13", "2024-02-20", "2024-02-27")]
+    assert made(done[0], "monitoring")["compared_with"].endswith("window is known yet")
+    assert made(done[1], "monitoring")["compared_with"] == f"1 {choice} windows"
+    assert [check(d, "feature_drift").passed for d in done] == [False, True, True]
 
+
+def test_a_feature_that_is_gone_is_told_although_nothing_can_be_scored(live, trips, check):
+    live.feed(trips().drop_columns(["stops"]))
+    done = monitor(live)
+    assert (check(done, "scored").passed, check(done, "scored").severity) == (False, ERROR)
+    assert "no column stops" in check(done, "scored").description
+    found = check(done, "feature_drift")
+    assert not found.passed
+    assert "stops is missing" in found.description
+    assert "out of plan: stops is missing" in kept(live)[-1]["signals"][0]["refused"]
+    assert not kept(live)[-1]["signals"][0]["breached"], "training again would not mend it"
+
+
+def test_a_planned_change_is_no_reason_to_refuse(live, trips):
+    live.declare(monitoring=mlct.MonitoringPolicy(planned=["stops"]))
+    live.feed(trips().drop_columns(["stops"]))
+    monitor(live)
+    assert kept(live)[-1]["signals"][0]["refused"] == ""
+
+
+def test_without_labels_performance_is_unknown_and_estimated_all_the_same(live, trips, check):
     rows = trips()
     live.feed(rows.set_column(3, "late", pa.nulls(rows.num_rows, pa.int8())))
-    assert check(monitor(live), "feature_drift").passed
+    done = monitor(live)
+    assert "roc_auc is unknown" in check(done, "realised_performance").description
+    assert check(done, "estimated_performance").metadata["roc_auc"].value > 0.5
+
+
+def test_before_its_labels_have_matured_a_window_is_unknown_until_when(live, check):
+    done = monitor(live, "2024-02-02", as_of="2024-02-03T00:00")
+    said = check(done, "realised_performance").description
+    assert said.startswith("roc_auc is unknown until 2024-02-05 02:00 UTC")
+    assert kept(live)[-1]["until"].startswith("2024-02-05T02:00")
+    monitor(live, "2024-02-02")  # the backfill of this partition, once they have
+    (window,) = kept(live)
+    assert window["until"] is None
+    assert window["values"]["roc_auc"][0] > 0.5
+
+
+def test_labels_that_were_not_there_yet_do_not_change_what_was_served(live, trips):
+    rows = trips()
+    monitor(live, "2024-02-02")
+    before = detail(live)
+    half = pc.less(rows["load"], 0.5).combine_chunks()
+    live.feed(rows.set_column(3, "late", pc.if_else(half, rows["late"], None)))
+    monitor(live, "2024-02-02")
+    after = detail(live)
+    assert before["performances"][0]["labelled"] > after["performances"][0]["labelled"]
+    assert len(kept(live)) == 1
+
+
+def test_a_row_is_scored_once_and_stays_with_its_version(live, boosted, trips):
+    monitor(live, "2024-02-02")
+    live.declare(estimator=boosted)
+    assert live.retrain().success
+    live.approve(2)
+    assert live.promote(2).success
+    monitor(live, "2024-02-02")
+    assert [w["champion"] for w in kept(live)] == [1]
+    live.feed(pa.concat_tables([trips(), trips(14, first=40)]))
+    monitor(live, "2024-02-13")
+    assert [w["champion"] for w in kept(live)] == [1, 2]
+
+
+def test_rows_that_it_learned_from_say_nothing_of_how_it_does(live, check):
+    done = monitor(live, "2024-01-10")
+    assert "version 1 learned from rows up to" in check(done, "realised_performance").description
+    assert kept(live)[-1]["values"]["roc_auc"][0] is None
 
 
 def test_a_window_that_was_seen_is_not_counted_twice(live, trips):
-    from mlct.defs.resources import MlctHome
-
     for rows in (trips(), trips(), drifted(trips)):
         live.feed(rows)
         monitor(live)
-    _, document = MlctHome(root=str(live.root)).handed("late", "monitoring")
-    assert [w["breached"] for w in document["windows"]] == [False, True]
+    breached = [[s["breached"] for s in w["signals"] if s["signal"] == "drift"] for w in kept(live)]
+    assert breached == [[False], [True]]
 
 
-def test_features_without_rows_are_named(live, trips, why):
+def test_windows_measured_out_of_order_are_kept_in_order(live):
+    for day in ("2024-02-02", "2024-01-25", "2024-02-02"):
+        monitor(live, day)
+    ends = [w["end"] for w in kept(live)]
+    assert ends == sorted(ends)
+    assert len(ends) == 2
+
+
+def test_a_window_without_rows_is_stale_and_nothing_else(live, trips, check):
     live.feed(trips().slice(0, 0))
-    done = live.run("late_monitoring")
-    assert not done.success
-    assert "the features have no rows" in why(done)
+    done = monitor(live)
+    assert check(done, "staleness").description == "the window has no rows"
+    assert check(done, "feature_drift").passed
+    assert not any(s["breached"] for s in kept(live)[-1]["signals"])
+
+
+def test_one_row_is_too_few_for_anything(live, trips, check):
+    live.feed(trips().slice(0, 1))
+    done = monitor(live, "2024-01-01")
+    assert "insufficient" in detail(live)["columns"]["distance"]["status"]
+    assert check(done, "feature_drift").passed
+
+
+def test_a_feature_that_is_all_null_is_named(live, trips, check):
+    rows = trips()
+    place = rows.column_names.index("distance")
+    live.feed(rows.set_column(place, "distance", pa.nulls(rows.num_rows, pa.float64())))
+    found = check(monitor(live, "2024-02-02"), "feature_drift")
+    assert not found.passed
+    assert "distance moved: missing 100.0%" in found.description
 
 
 def test_features_that_lack_a_column_of_the_spec_are_named(live, trips, why):
     live.feed(trips().drop_columns(["started_at"]))
-    done = live.run("late_monitoring")
+    done = live.monitor()
     assert not done.success
     assert "no column 'started_at'" in why(done)
 
 
+def test_objectives_that_are_missed_open_an_incident_and_close_it_when_met(live, check):
+    live.declare(slos=PROMISED)
+    done = monitor(live, "2024-02-02")
+    found = check(done, "objectives")
+    assert (found.passed, found.severity) == (False, ERROR)
+    assert found.metadata["late-auc: budget spent"].value > 1
+    (opened,) = live.records("incident")
+    assert (opened["kind"], opened["episode"]) == ("slo", "late-auc")
+    assert not opened["pages"], "history wakes nobody"
+    monitor(live, "2024-02-02")
+    assert len(live.records("incident")) == 1
+    met = json.loads(json.dumps(PROMISED).replace("0.95", "0.5"))
+    live.declare(slos=met)
+    assert check(monitor(live, "2024-02-02"), "objectives").passed
+    assert [r["event"] for r in live.records("incident")] == ["opened", "closed"]
+
+
+def test_a_page_is_sent_while_the_window_is_recent(live, trips):
+    """The same rows as if they were of these weeks."""
+    live.declare(slos=PROMISED)
+    rows = trips()
+    now = live.home.ledger.clock()
+    offset = pa.scalar(now - pc.max(rows["started_at"]).as_py().replace(tzinfo=UTC))
+    for name in ("started_at", "ended_at"):
+        moved = pc.add(rows[name], offset).cast(rows[name].type, safe=False)
+        rows = rows.set_column(rows.column_names.index(name), name, moved)
+    live.feed(rows)
+    monitor(live, f"{now - timedelta(days=8):%Y-%m-%d}")
+    assert [r["pages"] for r in live.records("incident")] == [True]
+
+
+def test_functions_of_the_product_are_measured_and_can_be_promised(live, check):
+    def flagged(predictions: Any, labels: Any, context: Any) -> float:
+        return float(pc.mean(pc.greater(predictions["score"], 0.5)).as_py())
+
+    text = json.dumps(PROMISED).replace('"roc_auc"', '"flagged"').replace("roc-auc", "flagged")
+    live.declare(
+        monitoring=mlct.MonitoringPolicy(behaviour={"flagged": flagged}),
+        slos=json.loads(text.replace("0.95", "0.0")),
+    )
+    done = monitor(live, "2024-02-02")
+    assert 0 <= check(done, "behaviour").metadata["flagged"].value <= 1
+    assert check(done, "objectives").passed
+    assert "flagged" in check(done, "objectives").description
+
+
+def test_a_function_that_fails_takes_nothing_else_away(live, check):
+    def broken(predictions: Any, labels: Any, context: Any) -> float:
+        raise ZeroDivisionError("no rides")
+
+    live.declare(monitoring=mlct.MonitoringPolicy(behaviour={"broken": broken}))
+    done = monitor(live, "2024-02-02")
+    assert "no rides" in check(done, "behaviour").description
+    assert not check(done, "behaviour").passed
+    assert check(done, "realised_performance").passed
+
+
+def test_what_others_report_judges_an_objective_of_infrastructure(live, check):
+    slow = {
+        "apiVersion": "openslo/v1",
+        "kind": "SLO",
+        "metadata": {
+            "name": "in-time",
+            "annotations": {"mlct.dev/class": "infrastructure", "mlct.dev/window": "1d"},
+        },
+        "spec": {
+            "service": "transit",
+            "indicator": {
+                "metadata": {"name": "in-time"},
+                "spec": {
+                    "ratioMetric": {
+                        "counter": True,
+                        "good": {"metricSource": {"spec": {"metric": "in_time"}}},
+                        "total": {"metricSource": {"spec": {"metric": "all"}}},
+                    }
+                },
+            },
+            "timeWindow": [{"duration": "28d", "isRolling": True}],
+            "budgetingMethod": "Occurrences",
+            "objectives": [{"target": 0.9}],
+        },
+    }
+    live.declare(slos=[slow])
+    name = live.spec.slos[0].metric
+    for day in range(1, 5):
+        mlct.report_signal(
+            model="late",
+            name=name,
+            value=0.5,
+            samples=1000,
+            window_start=datetime(2024, 2, day, tzinfo=UTC),
+            window_end=datetime(2024, 2, day + 1, tzinfo=UTC),
+            home=live.home,
+        )
+    found = check(monitor(live, "2024-02-02"), "objectives")
+    assert (found.passed, found.severity) == (False, WARN), "infrastructure pages nobody here"
+
+
 @pytest.mark.parametrize("fixture", ["trained", "live"])
-def test_monitoring_writes_nothing_to_the_ledger(request, fixture):
+def test_a_quiet_window_writes_nothing_to_the_ledger(request, fixture):
     world = request.getfixturevalue(fixture)
     before = world.home.ledger.verify()
-    monitor(world)
+    monitor(world, "2024-02-02")
     assert world.home.ledger.verify() == before

@@ -1,0 +1,350 @@
+"""Performance of a window, realised and estimated; the test of its losses; windows of its SLOs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlct.data.window import Columns, Windows, clusters, duration
+from mlct.errors import DataError, EvaluationError, SpecError
+from mlct.evaluation.metric import METRICS, Floats, Metric
+from mlct.monitoring.observe.log import LOG
+from mlct.monitoring.observe.observation import Losses, Past
+from mlct.monitoring.observe.reference import FEATURE, Reference
+from mlct.monitoring.performance import (
+    RESIDUAL_BIAS,
+    Gap,
+    Joined,
+    LabelState,
+    LossSequence,
+    Performance,
+    behaviour,
+    calibrate,
+    estimated,
+    fit_loss_model,
+    gap,
+    label_state,
+    loss_sequence,
+    realised,
+)
+from mlct.monitoring.performance.realised import measure
+from mlct.monitoring.performance.result import LEAST_ROWS, unknown
+from mlct.monitoring.policy import MonitoringPolicy
+from mlct.monitoring.slo import Objective, SloWindow
+from mlct.training import fit
+
+_WRONG = (DataError, EvaluationError, SpecError)
+_WIDE = 10  # times the reference's mean loss
+_SLO_DRAWS = 50  # of a function of the user, for each slice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Case:
+    """What is measured."""
+
+    model: fit.Model
+    reference: Reference
+    rows: pa.Table
+    joined: Joined
+    window: tuple[datetime, datetime]
+    columns: Columns
+    windows: Windows
+    policy: MonitoringPolicy
+    primary: Metric
+    objectives: Sequence[Objective]
+    before: Sequence[Past]
+    seed: int
+
+    @property
+    def learned(self) -> str:
+        """Why the window's labels say nothing of the version, if so."""
+        until = self.reference.learned_until
+        if self.window[0] >= until:
+            return ""
+        return f"version {self.reference.version} learned from rows up to {until:%Y-%m-%d %H:%M}"
+
+    @property
+    def matured(self) -> bool:
+        """Whether the window's labels have had their time."""
+        return self.joined.as_of >= self.window[1] + duration(self.windows.label_delay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Measured:
+    """What was found; `label`, `score` and `units` are of the window's labelled rows."""
+
+    realised: Sequence[Performance]
+    estimated: Performance
+    limit: float | None
+    gap: Gap | None
+    sequence: LossSequence | None
+    concept_reason: str
+    labels: LabelState
+    behaviour: Sequence[Performance]
+    slo_windows: dict[str, list[SloWindow]]
+    losses: Losses
+    label: Floats
+    score: Floats
+    units: Any
+    held_units: Any
+
+
+def measured(case: Case) -> Measured:
+    """Everything that labels and scores tell of a window."""
+    joined, cluster = case.joined, case.windows.cluster
+    part = joined.window(*case.window)
+    known = joined.scored[part] & ~np.isnan(joined.label[part])
+    label, score = joined.label[part][known], joined.score[part][known]
+    all_units = joined.units(cluster)
+    units = None if all_units is None else all_units[part][known]
+    held = case.reference.held
+    held = held.filter(pc.is_valid(held[LOG.label]))
+    held_units = clusters(held[LOG.time], cluster)
+    values = [_realised(case, metric) for metric in _metrics(case)]
+    estimate, difference = _estimated(case, held, held_units, values[0])
+    losses = _losses(case, label, score, units) if case.matured and not case.learned else []
+    sequence, why = _concept(case, held, held_units, losses)
+    if difference is not None and difference.drifted:
+        why = f"{why}; {difference.reason}"
+    return Measured(
+        realised=values,
+        estimated=estimate,
+        limit=_limit(case, held, held_units),
+        gap=difference,
+        sequence=sequence,
+        concept_reason=why,
+        labels=label_state(
+            joined,
+            [case.window],
+            label_delay=case.windows.label_delay,
+            cluster=cluster,
+            seed=case.seed,
+        )[0],
+        behaviour=list(
+            behaviour(
+                case.policy.behaviour, joined, case.window, cluster=cluster, seed=case.seed
+            ).values()
+        ),
+        slo_windows=_slo_windows(case),
+        losses=losses,
+        label=label,
+        score=score,
+        units=units,
+        held_units=held_units,
+    )
+
+
+def _metrics(case: Case) -> Iterator[Metric]:
+    """The primary metric, those that objectives name, the bias of a regression."""
+    yield case.primary
+    seen = {case.primary.name}
+    for objective in case.objectives:
+        found = _of_objective(case, objective)
+        if found is not None and found.name not in seen:
+            seen.add(found.name)
+            yield found
+    if case.model.task == "regression":
+        yield RESIDUAL_BIAS
+
+
+def _of_objective(case: Case, objective: Objective) -> Metric | None:
+    if objective.metric == case.primary.name:
+        return case.primary
+    found = METRICS.get(objective.metric)
+    kind = "regression" if case.model.task == "regression" else "binary"
+    return found if found is not None and found.task in (kind, "any") else None
+
+
+def _realised(case: Case, metric: Metric, window: Any = None) -> Performance:
+    start, end = window or case.window
+    # A slice that is one cluster speaks for its own rows: between clusters there is no error then.
+    whole = window is not None and end - start <= duration(case.windows.cluster)
+    if case.learned:
+        return unknown(metric.name, case.learned, start=start, end=end)
+    (found,) = realised(
+        case.joined,
+        [(start, end)],
+        metric=metric,
+        label_delay=case.windows.label_delay,
+        cluster=None if whole else case.windows.cluster,
+        seed=case.seed,
+    )
+    return found
+
+
+def _estimated(
+    case: Case, held: pa.Table, held_units: Any, real: Performance
+) -> tuple[Performance, Gap | None]:
+    """The primary metric without labels, and how far the realised value is from it."""
+    metric, cluster = case.primary, case.windows.cluster
+    start, end = case.window
+    try:
+        if case.model.task == "regression":
+            return _regression(case, held, held_units), None
+        known = calibrate(_label(held), _score(held), clusters=held_units)
+        (found,) = estimated(case.joined, [case.window], known, metric=metric, cluster=cluster)
+        if real.value is None or found.value is None:
+            return found, None
+        (alike,) = estimated(
+            case.joined, [case.window], known, metric=metric, cluster=cluster, labelled_only=True
+        )
+        return found, gap(alike, real)
+    except _WRONG as error:
+        return unknown(metric.name, str(error), start=start, end=end), None
+
+
+def _regression(case: Case, held: pa.Table, held_units: Any) -> Performance:
+    """By a model of the loss, on the features as the model sees them."""
+    start, end = case.window
+    names = [n for n in held.column_names if n.startswith(FEATURE)]
+    inputs = np.column_stack([held[n].to_numpy() for n in names]) if names else None
+    losses = fit_loss_model(
+        inputs, _label(held), _score(held), metric=case.primary, clusters=held_units, seed=case.seed
+    )
+    here = None
+    if names:
+        encoded = fit.encode(case.rows, case.model.features)
+        here = np.column_stack([encoded[n].to_numpy() for n in encoded.column_names])
+    found = losses.estimate(
+        here,
+        case.model.score(case.rows),
+        clusters=clusters(case.rows[case.columns.time], case.windows.cluster),
+    )
+    return replace(found, start=start, end=end)
+
+
+def _limit(case: Case, held: pa.Table, held_units: Any) -> float | None:
+    """What the primary metric is held against: the product objective on it, else the bound of what
+    the holdout showed."""
+    for objective in case.objectives:
+        if objective.product and objective.metric == case.primary.name and objective.value:
+            return objective.value
+    if held.num_rows < LEAST_ROWS:
+        return None
+    found = measure(_label(held), _score(held), held_units, case.primary, 0.95, case.seed)
+    return found.lower if case.primary.bigger_is_better else found.upper
+
+
+def _label(held: pa.Table) -> Floats:
+    return held[LOG.label].to_numpy()
+
+
+def _score(held: pa.Table) -> Floats:
+    if pa.types.is_list(held[LOG.score].type):
+        return np.array(held[LOG.score].to_pylist(), dtype=np.float64)
+    return held[LOG.score].to_numpy()
+
+
+def _losses(case: Case, label: Floats, score: Floats, units: Any) -> list[tuple[int, int, float]]:
+    """Rows and sum of losses of each cluster, in order."""
+    if not len(label):
+        return []
+    loss = _loss(case.model.task, label, score)
+    names, code = np.unique(units, return_inverse=True)
+    sums, counts = np.bincount(code, loss), np.bincount(code)
+    return [(int(n), int(c), float(s)) for n, c, s in zip(names, counts, sums, strict=True)]
+
+
+def _loss(task: str, label: Floats, score: Floats) -> Floats:
+    """Of each row: squared error of a chance, what the true class lacks, absolute error."""
+    if task == "multiclass":
+        return 1 - score[np.arange(len(label)), label.astype(np.intp)]
+    return (label - score) ** 2 if task == "binary" else np.abs(label - score)
+
+
+def _concept(
+    case: Case, held: pa.Table, held_units: Any, losses: Losses
+) -> tuple[LossSequence | None, str]:
+    """Has the loss risen since the version went live? Over all its windows so far."""
+    earlier = [one for p in case.before if p.version == case.reference.version for one in p.losses]
+    both = [*earlier, *losses]
+    if case.learned:
+        return None, case.learned
+    if not both:
+        return None, "no label of this version has matured yet"
+    known = _losses(case, _label(held), _score(held), held_units)
+    reference, current = ([s / n for _, n, s in side] for side in (known, both))
+    try:
+        # Narrow bounds see a small rise, wide ones see a large one soon: half of alpha for each.
+        narrow = loss_sequence(reference, current, every=5, alpha=0.025)
+        most = np.inf if case.model.task == "regression" else 1.0
+        reach = min(_WIDE * float(np.mean(reference)), most)
+        wide = loss_sequence(reference, current, every=5, alpha=0.025, bounds=(0.0, reach))
+    except _WRONG as error:
+        return None, f"not tested: {error}"
+    found = wide if wide.drifted and not narrow.drifted else narrow
+    return found, found.reason.replace(" row", " cluster")
+
+
+def _slo_windows(case: Case) -> dict[str, list[SloWindow]]:
+    """Windows of every indicator that can be measured here, as long as its slices."""
+    found: dict[str, list[SloWindow]] = {}
+    for objective in case.objectives:
+        if objective.indicator in found:
+            continue
+        function = case.policy.behaviour.get(objective.metric)
+        metric = _of_objective(case, objective)
+        if function is None and metric is None:
+            continue
+        found[objective.indicator] = [
+            w
+            for part in _parts(case, objective.length)
+            if (w := _slo_window(case, objective, part, metric, function)) is not None
+        ]
+    return found
+
+
+def _parts(case: Case, length: timedelta | None) -> Iterator[tuple[datetime, datetime]]:
+    start, end = case.window
+    if length is None or length >= end - start:
+        yield start, end
+        return
+    while start < end:
+        yield start, min(start + length, end)
+        start += length
+
+
+def _slo_window(
+    case: Case,
+    objective: Objective,
+    part: tuple[datetime, datetime],
+    metric: Metric | None,
+    function: Callable[..., float] | None,
+) -> SloWindow | None:
+    """One slice; None where nothing is known of it yet, or nothing was predicted."""
+    if part[1] > case.joined.as_of or case.learned:
+        return None
+    if function is not None:
+        found = behaviour(
+            {objective.metric: function},
+            case.joined,
+            part,
+            cluster=case.windows.cluster,
+            replicates=_SLO_DRAWS,
+            seed=case.seed,
+        )[objective.metric]
+        samples = found.labelled or found.rows
+    else:
+        assert metric is not None
+        found = _realised(case, metric, part)
+        samples = found.labelled
+    value = found.value
+    if value is None:
+        if found.until is not None or not found.rows:
+            return None
+        # Too few labels to judge by: shown as such, not as silence.
+        value, samples = objective.limit, min(samples, objective.options.min_samples - 1)
+        return SloWindow(start=part[0], end=part[1], value=value, samples=max(samples, 0))
+    return SloWindow(
+        start=part[0],
+        end=part[1],
+        value=value,
+        lower=found.lower,
+        upper=found.upper,
+        confidence=found.confidence or 0.95,
+        samples=samples,
+    )

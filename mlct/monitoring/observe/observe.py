@@ -1,0 +1,293 @@
+"""`observe`: drift, performance, labels and objectives of one window, and the signals they give."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlct.data.profile import Profile, profile
+from mlct.data.window import Columns, Windows, as_utc, latest
+from mlct.errors import DataError
+from mlct.evaluation.metric import Metric
+from mlct.monitoring.drift import DriftReport, drift, fixed_rule, reference_windows
+from mlct.monitoring.observe.log import LOG, labels_of
+from mlct.monitoring.observe.measure import Case, Measured, measured
+from mlct.monitoring.observe.observation import Observation, Past
+from mlct.monitoring.observe.reference import Reference, with_labels
+from mlct.monitoring.performance import Joined, join_labels
+from mlct.monitoring.policy import MonitoringPolicy
+from mlct.monitoring.slo import Objective, SloState, SloWindow, slo_states
+from mlct.monitoring.trigger import (
+    WindowResult,
+    drift_results,
+    label_flips,
+    performance_result,
+    refusal,
+    slo_result,
+)
+from mlct.training import fit
+
+_LOG_COLUMNS = (LOG.id, LOG.time, "score", "version", "artifact")
+
+
+def observe(
+    model: fit.Model,
+    reference: Reference,
+    rows: pa.Table,
+    log: pa.Table,
+    *,
+    artifact: str,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
+    columns: Columns,
+    windows: Windows,
+    policy: MonitoringPolicy,
+    primary: Metric,
+    tau: float,
+    objectives: Sequence[Objective] = (),
+    before: Sequence[Past] = (),
+    reported: Mapping[str, Sequence[SloWindow]] | None = None,
+    seed: int = 0,
+) -> Observation:
+    """Measure the window `[start, end)`: its feature rows, with the labels that they have, and its
+    prediction log, against the reference of the version that scored most of them.
+
+    `before` are the windows that ended earlier, oldest first; `reported` are windows of indicators
+    that somebody else measures, such as latencies. Nothing that is wrong with one part of the
+    window takes the other parts away: it is told there. Raises DataError where a column that the
+    spec names is missing.
+    """
+    start, end, as_of = as_utc(start), as_utc(end), as_utc(as_of)
+    before = sorted((p for p in before if p.end <= start), key=lambda p: p.start)
+    here = (start, end)
+    now, report, old, against = _drift(reference, rows, policy, tau, before, start)
+    scores = _scores(reference, log, tau)
+    joined = _joined(model, rows, log, before, columns=columns, windows=windows, as_of=as_of)
+    found = measured(
+        Case(
+            model=model,
+            reference=reference,
+            rows=rows,
+            joined=joined,
+            window=here,
+            columns=columns,
+            windows=windows,
+            policy=policy,
+            primary=primary,
+            objectives=objectives,
+            before=before,
+            seed=seed,
+        )
+    )
+    states = slo_states(objectives, _by_indicator(before, found.slo_windows, reported or {}), end)
+    rule = None
+    if policy.fixed_psi is not None and report is not None:
+        rule = fixed_rule(report, limit=policy.fixed_psi)
+    refused = refusal(drift=report, flips=_flips(model, reference, found), planned=policy.planned)
+    signals = [
+        replace(s, refused=refused)
+        for s in _signals(report, scores, rule, states, found, primary, end)
+    ]
+    newest = latest(rows[columns.time]) if rows.num_rows else None
+    part = joined.window(*here)
+    kept = joined.table.slice(part.start, part.stop - part.start)
+    return Observation(
+        version=reference.version,
+        artifact=artifact,
+        start=start,
+        end=end,
+        as_of=as_of,
+        learned_until=reference.learned_until,
+        rows=rows.num_rows,
+        newest=newest,
+        drift=report,
+        scores=scores,
+        rule=rule,
+        profile=now,
+        against=old,
+        compared_with=against,
+        realised=found.realised,
+        estimated=found.estimated,
+        limit=found.limit,
+        gap=found.gap,
+        sequence=found.sequence,
+        concept_reason=found.concept_reason,
+        labels=found.labels,
+        counts=joined.counts,
+        behaviour=found.behaviour,
+        slo_windows=found.slo_windows,
+        slos=states,
+        refused=refused,
+        losses=found.losses,
+        joined=_labelled(kept, joined, part),
+        signals=signals,
+    )
+
+
+def _drift(
+    reference: Reference,
+    rows: pa.Table,
+    policy: MonitoringPolicy,
+    tau: float,
+    before: Sequence[Past],
+    start: datetime,
+) -> tuple[Profile | None, DriftReport, Profile, str]:
+    names = [n for n in reference.profile.columns if n in rows.column_names]
+    if not names:
+        # Of a window without any feature all columns are missing.
+        now = Profile(rows=rows.num_rows, columns={})
+        found = drift(reference.profile, now, importance=reference.importance or None)
+        return None, found, reference.profile, "the training rows"
+    now = profile(rows.select(names), edges_from=reference.profile)
+    old, past, against = reference.profile, reference.usual, "the training rows"
+    alike = [p for p in before if p.version == reference.version and p.profile is not None]
+    if policy.reference != "training":
+        chosen = reference_windows(
+            [p.start for p in alike],
+            start,
+            choice=policy.reference,
+            count=policy.windows,
+            period=policy.period,
+        )
+        if chosen:
+            profiles = [p.profile for p in alike if p.profile is not None]
+            old = reduce(Profile.merge, [profiles[i] for i in chosen])
+            past = {}
+            against = f"{len(chosen)} {policy.reference} windows"
+        else:
+            against += f", as no {policy.reference} window is known yet"
+    report = drift(old, now, importance=reference.importance or None, tau=tau, past=past)
+    return now, report, old, against
+
+
+def _scores(reference: Reference, log: pa.Table, tau: float) -> DriftReport | None:
+    """Drift of the scores against those on the holdout; None without a score."""
+    if not log.num_rows:
+        return None
+    sides = [_score_table(t) for t in (reference.held, log)]
+    return drift(*sides, tau=tau, predictions=list(sides[0].column_names))
+
+
+def _score_table(log: pa.Table) -> pa.Table:
+    column = log[LOG.score]
+    if not pa.types.is_list(column.type):
+        return pa.table({"score": column})
+    values = np.array(column.to_pylist(), dtype=np.float64)
+    return pa.table({f"score of class {c}": values[:, c] for c in range(values.shape[1])})
+
+
+def _joined(
+    model: fit.Model,
+    rows: pa.Table,
+    log: pa.Table,
+    before: Sequence[Past],
+    *,
+    columns: Columns,
+    windows: Windows,
+    as_of: datetime,
+) -> Joined:
+    """The window's predictions and those of the windows before, with their labels."""
+    labels = labels_of(model, rows, columns, windows)
+    earlier = [
+        p.joined
+        for p in before
+        if p.joined is not None and p.joined.schema.field(LOG.score) == log.schema.field(LOG.score)
+    ]
+    kinds = labels.schema
+    told = [t.select(kinds.names).filter(pc.is_valid(t[LOG.label])).cast(kinds) for t in earlier]
+    logs = [t.select(_LOG_COLUMNS).cast(log.schema) for t in earlier]
+    return join_labels(
+        pa.concat_tables([*logs, log]), pa.concat_tables([*told, labels]), as_of=as_of, columns=LOG
+    )
+
+
+def _labelled(kept: pa.Table, joined: Joined, part: slice) -> pa.Table:
+    """The window's log with the labels that were known."""
+    label, at = joined.label[part], joined.labelled_at[part]
+    missing = np.isnan(label)
+    labels = pa.table(
+        {
+            LOG.id: kept[LOG.id],
+            LOG.label: pa.array(label, mask=missing),
+            LOG.label_time: pa.array(at, pa.timestamp("us"), mask=missing).cast(
+                pa.timestamp("us", "UTC")
+            ),
+        }
+    )
+    return with_labels(kept, labels)
+
+
+def _by_indicator(
+    before: Sequence[Past],
+    here: Mapping[str, Sequence[SloWindow]],
+    reported: Mapping[str, Sequence[SloWindow]],
+) -> dict[str, list[SloWindow]]:
+    found: dict[str, list[SloWindow]] = {}
+    for windows in (*(p.slo_windows for p in before), here, reported):
+        for name, several in windows.items():
+            found.setdefault(name, []).extend(several)
+    return found
+
+
+def _flips(model: fit.Model, reference: Reference, found: Measured) -> Any:
+    if model.task != "binary" or not len(found.label):
+        return None
+    held = reference.held.filter(pc.is_valid(reference.held[LOG.label]))
+    try:
+        return label_flips(
+            found.label,
+            found.score,
+            clusters=found.units,
+            reference_labels=held[LOG.label].to_numpy(),
+            reference_scores=held[LOG.score].to_numpy(),
+            reference_clusters=found.held_units,
+        )
+    except DataError:  # scores that are no probabilities
+        return None
+
+
+def _signals(
+    report: DriftReport | None,
+    scores: DriftReport | None,
+    rule: Any,
+    states: Sequence[SloState],
+    found: Measured,
+    primary: Metric,
+    end: datetime,
+) -> list[WindowResult]:
+    signals: list[WindowResult] = []
+    if report is not None:
+        signals += [s for s in drift_results(report, ended_at=end) if s.signal == "drift"]
+    if rule is not None:
+        moved = [n for n in rule.moved if report is None or not report.columns[n].broken]
+        signals[-1] = replace(
+            signals[-1], breached=bool(moved), reason=rule.reason, columns=tuple(moved)
+        )
+    if scores is not None:
+        signals += [s for s in drift_results(scores, ended_at=end) if s.signal == "scores"]
+    if any(s.objective.product and s.objective.indicator in found.slo_windows for s in states):
+        signals.append(slo_result(states, ended_at=end))
+    elif found.limit is not None:
+        first = found.realised[0]
+        told = performance_result(first, metric=primary, limit=found.limit, ended_at=end)
+        signals.append(replace(told, signal="realised"))
+    if found.limit is not None:
+        told = performance_result(found.estimated, metric=primary, limit=found.limit, ended_at=end)
+        signals.append(replace(told, signal="estimated"))
+    concept = bool(found.sequence is not None and found.sequence.drifted)
+    signals.append(
+        WindowResult(
+            key="",
+            ended_at=end,
+            breached=concept,
+            reason=found.concept_reason,
+            signal="concept",
+        )
+    )
+    return signals

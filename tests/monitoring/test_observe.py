@@ -1,0 +1,259 @@
+"""One window on plain tables: what each part says of it, and what later windows read."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlct.data.window import Columns, Windows
+from mlct.errors import DataError, SpecError
+from mlct.evaluation.metric import metric
+from mlct.monitoring.observe import Reference, observe, predict, reference_of
+from mlct.monitoring.observe.log import labels_of, served_by
+from mlct.monitoring.observe.observation import past
+from mlct.monitoring.policy import MonitoringPolicy
+from mlct.training.fit import fit
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+COLUMNS = Columns(id="id", time="at", label="y")
+WINDOWS = Windows(train="30d", holdout="30d", label_delay="1d", cluster="1d")
+PRIMARY = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "mae"}
+A_DAY = 60
+
+
+def rows(day: int, days: int, task: str, *, shift: float = 0.0, wrong: float = 0.0) -> pa.Table:
+    """`shift` moves the first feature, `wrong` turns the labels against it."""
+    random = np.random.default_rng([day, days])
+    n = days * A_DAY
+    x = random.normal(size=(n, 2)) + np.array([shift, 0.0])
+    signal = (x[:, 0] - shift) * (1 - 2 * wrong) + random.normal(scale=0.5, size=n)
+    if task == "regression":
+        y: Any = pa.array(signal)
+    elif task == "binary":
+        y = pa.array((signal > 0).astype(np.int8))
+    else:
+        y = pa.array(np.array(["low", "middle", "high"])[np.digitize(signal, [-0.5, 0.5])])
+    at = [START + timedelta(days=day, minutes=i * 24 * 60 // A_DAY) for i in range(n)]
+    return pa.table(
+        {
+            "id": [f"{day}-{i}" for i in range(n)],
+            "at": pa.array(at, pa.timestamp("us", "UTC")),
+            "y": y,
+            "a": x[:, 0],
+            "b": x[:, 1],
+        }
+    )
+
+
+def made(task: str) -> tuple[Any, Reference]:
+    import lightgbm
+
+    name = "LGBMRegressor" if task == "regression" else "LGBMClassifier"
+    estimator = getattr(lightgbm, name)(n_estimators=20, num_leaves=7, verbose=-1, random_state=0)
+    train, held = rows(0, 30, task), rows(30, 30, task)
+    model = fit(estimator, train, ["a", "b"], "y")
+    reference = reference_of(
+        model,
+        train,
+        held,
+        version=1,
+        artifact="f" * 64,
+        columns=COLUMNS,
+        windows=WINDOWS,
+        learned_until=START + timedelta(days=30),
+        step=timedelta(days=2),
+    )
+    return model, reference
+
+
+@pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
+def world(request):
+    return request.param, *made(request.param)
+
+
+@pytest.fixture(scope="module")
+def binary():
+    return "binary", *made("binary")
+
+
+def look(world: Any, window: pa.Table, day: int, days: int = 7, **words: Any) -> Any:
+    task, model, reference = world
+    log = words.pop("log", None)
+    if log is None:
+        log = predict(model, window, None, columns=COLUMNS, version=1, artifact="f" * 64)
+    told: dict[str, Any] = {
+        "artifact": "f" * 64,
+        "start": START + timedelta(days=day),
+        "end": START + timedelta(days=day + days),
+        "as_of": START + timedelta(days=day + days + 30),
+        "columns": COLUMNS,
+        "windows": WINDOWS,
+        "policy": MonitoringPolicy(),
+        "primary": metric(PRIMARY[task]),
+        "tau": 0.1,
+    }
+    return observe(model, reference, window, log, **(told | words))
+
+
+def left(seen: Any) -> Any:
+    """What a later window reads of it, through JSON."""
+    content = json.loads(json.dumps(seen.to_dict(profile="p", joined="j")))
+    return past(content, profile=seen.profile, joined=seen.joined)
+
+
+def test_where_nothing_changed_no_signal_breaches(world):
+    seen = look(world, rows(60, 7, world[0]), 60)
+    assert [s.signal for s in seen.signals if s.breached] == []
+    first, estimate = seen.realised[0], seen.estimated
+    assert first.value is not None
+    assert estimate.value is not None
+    assert estimate.lower <= first.value <= estimate.upper
+    assert seen.labels.share == 1
+    assert seen.refused == ""
+
+
+def test_the_bias_of_a_regression_is_measured(world):
+    if world[0] != "regression":
+        pytest.skip("of regressions only")
+    seen = look(world, rows(60, 7, "regression"), 60)
+    (bias,) = [p for p in seen.realised if p.metric == "residual_bias"]
+    assert bias.lower < 0 < bias.upper
+
+
+def test_rows_that_moved_are_seen_in_features_and_scores(world):
+    seen = look(world, rows(60, 7, world[0], shift=2.0), 60)
+    assert seen.signal("drift").columns == ("a",)
+    assert seen.signal("scores").breached
+    assert seen.scores is not None
+    assert len(seen.scores.columns) == (3 if world[0] == "multiclass" else 1)
+
+
+def test_labels_that_turned_are_seen_by_what_reads_labels_and_by_nothing_else(world):
+    before = [left(look(world, rows(day, 7, world[0], wrong=1.0), day)) for day in (60, 67)]
+    seen = look(world, rows(74, 7, world[0], wrong=1.0), 74, before=before)
+    breached = {s.signal for s in seen.signals if s.breached}
+    assert {"realised", "concept"} <= breached
+    assert not {"drift", "scores", "estimated"} & breached
+
+
+def test_labels_that_turned_may_be_poisoned_and_are_not_learned_from(binary):
+    seen = look(binary, rows(60, 7, "binary", wrong=1.0), 60)
+    assert "labels look poisoned" in seen.refused
+    assert all(s.refused == seen.refused for s in seen.signals)
+
+
+def test_the_loss_is_watched_over_all_windows_of_a_version(binary):
+    """Slightly worse: no week shows it, the weeks together do."""
+    before: list[Any] = []
+    alarms = []
+    for week in range(8):
+        day = 60 + 7 * week
+        seen = look(binary, rows(day, 7, "binary", wrong=0.16), day, before=before)
+        before.append(left(seen))
+        alarms.append(seen.signal("concept").breached)
+    assert (alarms[0], alarms[-1]) == (False, True)
+
+
+def test_losses_of_another_version_do_not_count(binary):
+    worse = left(look(binary, rows(60, 7, "binary", wrong=1.0), 60))
+    other = replace(worse, version=2)
+    assert look(binary, rows(67, 7, "binary"), 67, before=[worse]).signal("concept").breached
+    assert not look(binary, rows(67, 7, "binary"), 67, before=[other]).signal("concept").breached
+
+
+def test_what_was_seen_reads_back_as_it_was(world):
+    seen = look(world, rows(60, 7, world[0]), 60)
+    again = left(seen)
+    assert (again.start, again.end, again.version) == (seen.start, seen.end, 1)
+    assert list(again.losses) == list(seen.losses)
+    assert again.performances[0] == seen.realised[0]
+
+
+def test_a_reference_reads_back_as_it_was(world, tmp_path):
+    from mlct.adapters.object_store import ObjectStore
+
+    store = ObjectStore(str(tmp_path))
+    _, _, reference = world
+    again = Reference.kept(store, reference.keep(store))
+    assert again.profile == reference.profile
+    assert again.usual == reference.usual
+    assert again.held.equals(reference.held)
+    assert again.learned_until == reference.learned_until
+    with pytest.raises(DataError, match="is no reference"):
+        Reference.kept(store, store.put(b'{"format":"other"}'))
+
+
+def test_the_key_names_the_window_and_not_what_is_found_in_it(binary):
+    window = rows(60, 7, "binary")
+    whole = look(binary, window, 60)
+    early = look(binary, window, 60, as_of=START + timedelta(days=67))
+    later = look(binary, rows(67, 7, "binary"), 67)
+    assert whole.key == early.key != later.key
+    assert early.realised[0].value is None
+
+
+def test_a_row_is_predicted_once(binary):
+    _, model, _ = binary
+    window = rows(60, 7, "binary")
+    words = {"columns": COLUMNS, "artifact": "f" * 64}
+    first = predict(model, window.slice(0, 100), None, version=1, **words)
+    both = predict(model, window, first, version=2, **words)
+    assert both.slice(0, 100).equals(first)
+    assert both["version"].to_pylist().count(2) == window.num_rows - 100
+    assert served_by(both) == 2
+    assert predict(model, window, both, version=3, **words).equals(both)
+    assert served_by(first.slice(0, 0)) is None
+
+
+def test_duplicates_and_strangers_are_counted_and_left_out(binary):
+    _, model, _ = binary
+    window = rows(60, 7, "binary")
+    log = predict(model, window, None, columns=COLUMNS, version=1, artifact="f" * 64)
+    twice = pa.concat_tables([log, log.slice(0, 5)])
+    other = log.slice(5, 3).set_column(2, "score", pa.array([0.5, 0.5, 0.5]))
+    seen = look(binary, window, 60, log=pa.concat_tables([twice, other]).slice(10))
+    assert seen.counts["repeated"] == 0
+    assert seen.counts["unknown_labels"] > 0
+    seen = look(binary, window, 60, log=pa.concat_tables([twice, other]))
+    assert (seen.counts["repeated"], seen.counts["conflicting"]) == (5, 6)
+
+
+def test_predictions_from_the_future_are_left_out(binary):
+    window = rows(60, 7, "binary")
+    seen = look(binary, window, 60, as_of=START + timedelta(days=63))
+    assert seen.counts["future"] > 0
+    assert "has not ended" in seen.realised[0].reason
+
+
+def test_labels_count_from_when_they_are_known(binary):
+    _, model, _ = binary
+    window = rows(60, 1, "binary")
+    told = labels_of(model, window, COLUMNS, WINDOWS)
+    assert told["label_time"][0].as_py() == window["at"][0].as_py() + timedelta(days=1)
+    strange = window.set_column(2, "y", pa.array([7] * window.num_rows))
+    with pytest.raises(DataError, match="never saw"):
+        labels_of(model, strange, COLUMNS, WINDOWS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("every", "fortnight"),
+        ("start", "yesterday"),
+        ("end", "2019-01-01"),
+        ("reference", "last year"),
+        ("windows", 0),
+        ("period", "soon"),
+        ("fixed_psi", -0.1),
+        ("planned", "distance"),
+        ("behaviour", {"a b": len}),
+        ("behaviour", {"a": 3}),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused_by_name(field, value):
+    with pytest.raises(SpecError, match=field):
+        MonitoringPolicy(**{field: value})
