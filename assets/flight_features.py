@@ -1,6 +1,7 @@
 """What the desk knows about a flight two hours before its scheduled departure."""
 
 import warnings
+from datetime import timedelta
 
 import dagster as dg
 import numpy as np
@@ -33,6 +34,8 @@ with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
     partitions_def=months,
     io_manager_key="snapshots",
     group_name="nycflights",
+    # A month comes within two weeks of its end.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=45)),
     ins={
         "flights": dg.AssetIn(partition_mapping=with_previous_month),
         "weather": dg.AssetIn(partition_mapping=with_previous_month),

@@ -71,7 +71,7 @@ def report_signal(
     window = {"version": version, "end": instant(end), "value": number, "samples": samples}
     window |= {"start": None if start is None else instant(start)}
     place = f"documents/{model}/signals/{slot}/{name}"
-    with _alone(home):
+    with alone(home):
         kept = _stored(home, place)
         same = [w for w in kept if (w["version"], w["end"]) == (version, window["end"])]
         if same and all(same[0][k] == window[k] for k in window):
@@ -96,7 +96,7 @@ def stored_signals(
     return found
 
 
-def _alone(home: Home) -> AbstractContextManager[Any]:
+def alone(home: Home) -> AbstractContextManager[Any]:
     """One writer at a time on this machine: a document is read, changed and written."""
     if not home.path.is_dir():
         return nullcontext()

@@ -62,13 +62,18 @@ def _monitoring(spec: ModelSpec, default_status: dg.DefaultScheduleStatus) -> dg
             return dg.SkipReason(f"No window has ended since {spec.monitoring.start}.")
         known = {parse_instant(w["start"]): w for w in windows_kept(mlct, spec)}
         starts = {p: partitions.time_window_for_partition_key(p).start for p in ended}
-        due = [p for p in ended[-CATCH_UP:] if p == ended[-1] or starts[p] not in known]
+        due = [p for p in ended[-CATCH_UP:] if starts[p] not in known]
+        # Until the next has ended: a calendar that is over is not measured for ever.
+        if now - partitions.time_window_for_partition_key(ended[-1]).end <= spec.monitoring.step:
+            due.append(ended[-1])
         matured = [
             p
             for p in ended
             if (until := known.get(starts[p], {}).get("until")) and until <= instant(now)
         ]
         tick = instant(now)
+        if not due and not matured:
+            return dg.SkipReason(f"Every window up to {ended[-1]} is measured.")
         return [
             dg.RunRequest(partition_key=p, run_key=f"{spec.name}:{p}:{tick}")
             for p in sorted({*due, *matured}, key=ended.index)

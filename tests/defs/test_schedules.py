@@ -55,6 +55,15 @@ def test_a_window_is_due_once_its_labels_have_matured(since_january):
     assert "2024-01-29" not in due(since_january, "2024-03-11")
 
 
+def test_a_calendar_that_is_over_is_not_measured_for_ever(since_january):
+    for day in ("2024-01-08", "2024-01-15", "2024-01-22", "2024-01-29"):
+        since_january.monitor(day)
+    policy = replace(since_january.spec.monitoring, end="2024-02-05")
+    since_january.declare(monitoring=policy)
+    assert due(since_january, "2024-02-07") == ["2024-01-29"]
+    assert due(since_january, "2024-03-07") == []
+
+
 def test_a_tick_that_is_repeated_asks_for_the_same_runs(since_january):
     schedule = since_january.defs.resolve_schedule_def("late_monitoring_schedule")
     at = datetime(2024, 2, 5, tzinfo=UTC)
@@ -86,6 +95,7 @@ def test_windows_are_calendar_stretches_up_to_the_end(spec, every, first, last):
     declared = replace(spec, monitoring=policy)
     keys = windows_of(declared).get_partition_keys()
     assert (keys[0], keys[-1]) == (first, last)
-    start, end = bounds_of(declared, keys[0])
+    with dg.build_asset_context(partition_key=keys[0]) as context:
+        start, end = bounds_of(declared, context)
     assert start == datetime(2024, 1, 1, tzinfo=UTC)
     assert end - start <= policy.step * 1.1

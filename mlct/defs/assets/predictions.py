@@ -7,7 +7,7 @@ import dagster as dg
 
 from mlct.adapters.live import load_live
 from mlct.data import snapshot
-from mlct.defs.assets.windows import bounds_of, freshness, windows_of
+from mlct.defs.assets.windows import bounds_of, freshness, window_check, windows_of
 from mlct.defs.io_manager import as_dataset, ref_of
 from mlct.defs.names import SCORED, key, settings
 from mlct.defs.resources import MlctHome
@@ -32,14 +32,7 @@ def build_predictions(spec: ModelSpec) -> dg.AssetsDefinition:
             )
         },
         deps=[key(spec, "champion")],
-        check_specs=[
-            dg.AssetCheckSpec(
-                SCORED,
-                asset=asset,
-                description="Every row of the window has a score.",
-                partitions_def=windows_of(spec),
-            )
-        ],
+        check_specs=[window_check(spec, asset, SCORED, "Every row of the window has a score.")],
         description="What was predicted of each row, and by which version. A row is scored once: "
         "running a window again scores only the rows that came since.",
         **settings(spec, "parquet"),
@@ -48,7 +41,7 @@ def build_predictions(spec: ModelSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, mlct: MlctHome, features: Any
     ) -> Iterator[Any]:
         home, store = mlct.home, mlct.home.store
-        window = bounds_of(spec, context.partition_key)
+        window = bounds_of(spec, context)
         rows = within(as_dataset(features), spec.columns, *window)
         kept = store.ref(ref_of(asset, context.partition_key))
         log = None if kept is None else snapshot.read(store, kept).to_table()

@@ -33,5 +33,7 @@ def monitoring_job(spec: ModelSpec) -> Any:
         description=f"Score a window of {spec.name} with what is live, and measure it: drift, "
         "performance, labels, objectives. Check that the slot, MLflow's alias and the live bytes "
         "agree with the ledger, and that no drill is overdue.",
+        # One after the other: a window counts on those before it.
+        tags={MODEL_TAG: spec.name},
         executor_def=dg.in_process_executor,
     )

@@ -40,8 +40,8 @@ def retrain_on_drift(
 ) -> dg.SensorDefinition:
     """Requests `m_retrain` when the stored windows breach; one request per cause.
 
-    Level-triggered: each tick looks at the newest stored windows anew, and the run key is their
-    content, so that a restarted daemon neither loses nor doubles a request.
+    Level-triggered: each tick looks at the newest stored windows anew, and the run key is signal,
+    window and version, so that a restarted daemon neither loses nor doubles a request.
     """
     job = f"{spec.name}_retrain"
     commit = code_state().commit if "code" in spec.retrain.on else ""
@@ -70,10 +70,11 @@ def retrain_on_drift(
         ]
         live_training = next(t for t in trainings if t["version"] == champion.version)
         # What it learned from says nothing of how it does.
+        learned = parse_instant(live_training["train_end"])
         windows = [
             result
             for w in stored["windows"]
-            if w["champion"] == champion.version and w["end"] > live_training["train_end"]
+            if w["champion"] == champion.version and parse_instant(w["end"]) > learned
             for result in _results(w)
         ]
         if not windows:
@@ -85,7 +86,7 @@ def retrain_on_drift(
             return decide_trigger(
                 spec.retrain,
                 windows,
-                trained_until=parse_instant(live_training["train_end"]),
+                trained_until=learned,
                 retrained_at=[parse_instant(t["as_of"]) for t in trainings if t["cause"]],
                 asked=asked,
                 refused=refused,

@@ -221,7 +221,11 @@ def _limit(case: Case, held: pa.Table, held_units: Any) -> float | None:
     """What the primary metric is held against: the product objective on it, else the bound of what
     the holdout showed."""
     for objective in case.objectives:
-        if objective.product and objective.metric == case.primary.name and objective.value:
+        if (
+            objective.product
+            and objective.metric == case.primary.name
+            and objective.value is not None
+        ):
             return objective.value
     if held.num_rows < LEAST_ROWS:
         return None

@@ -85,7 +85,9 @@ def observe(
             seed=seed,
         )
     )
-    states = slo_states(objectives, _by_indicator(before, found.slo_windows, reported or {}), end)
+    # What is measured here is not what somebody reported.
+    slo_windows = {**{n: list(w) for n, w in (reported or {}).items()}, **found.slo_windows}
+    states = slo_states(objectives, _by_indicator(before, slo_windows), end)
     rule = None
     if policy.fixed_psi is not None and report is not None:
         rule = fixed_rule(report, limit=policy.fixed_psi)
@@ -119,9 +121,9 @@ def observe(
         sequence=found.sequence,
         concept_reason=found.concept_reason,
         labels=found.labels,
-        counts=joined.counts,
+        counts=_joined(model, rows, log, (), columns=columns, windows=windows, as_of=as_of).counts,
         behaviour=found.behaviour,
-        slo_windows=found.slo_windows,
+        slo_windows=slo_windows,
         slos=states,
         refused=refused,
         losses=found.losses,
@@ -224,12 +226,10 @@ def _labelled(kept: pa.Table, joined: Joined, part: slice) -> pa.Table:
 
 
 def _by_indicator(
-    before: Sequence[Past],
-    here: Mapping[str, Sequence[SloWindow]],
-    reported: Mapping[str, Sequence[SloWindow]],
+    before: Sequence[Past], here: Mapping[str, Sequence[SloWindow]]
 ) -> dict[str, list[SloWindow]]:
     found: dict[str, list[SloWindow]] = {}
-    for windows in (*(p.slo_windows for p in before), here, reported):
+    for windows in (*(p.slo_windows for p in before), here):
         for name, several in windows.items():
             found.setdefault(name, []).extend(several)
     return found

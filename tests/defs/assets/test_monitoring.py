@@ -212,6 +212,33 @@ def test_windows_measured_out_of_order_are_kept_in_order(live):
     assert len(ends) == 2
 
 
+def test_a_window_that_another_run_wrote_over_is_found_again(live):
+    """Two runs of a backfill, on two machines, may both read before either writes."""
+    monitor(live, "2024-01-18")
+    mlct_home = MlctHome(root=str(live.root))
+    before = mlct_home.handed("late", "monitoring")[1]
+    monitor(live, "2024-01-25")
+    mlct_home.hand_on("late", "monitoring", "slow", before)
+    assert len(kept(live)) == 1
+    monitor(live, "2024-02-02")
+    assert [w["start"][:10] for w in kept(live)] == ["2024-01-15", "2024-01-22", "2024-01-29"]
+
+
+def test_another_calendar_begins_anew(live, check):
+    live.declare(slos=PROMISED)
+    monitor(live, "2024-01-30")
+    live.declare(monitoring=mlct.MonitoringPolicy(start="2020-01-01"))
+    done = monitor(live, "2024-02-02")
+    assert "overlap" not in check(done, "objectives").description
+    assert [w["start"][:10] for w in kept(live)] == ["2024-01-31"]
+
+
+def test_a_run_for_no_window_says_so(live, why):
+    done = live.run("late_monitoring")
+    assert not done.success
+    assert "the run is for no window" in why(done)
+
+
 def test_a_window_without_rows_is_stale_and_nothing_else(live, trips, check):
     live.feed(trips().slice(0, 0))
     done = monitor(live)
@@ -339,6 +366,11 @@ def test_what_others_report_judges_an_objective_of_infrastructure(live, check):
         )
     found = check(monitor(live, "2024-02-02"), "objectives")
     assert (found.passed, found.severity) == (False, WARN), "infrastructure pages nobody here"
+    store = live.home.store  # the reporter went on: what it said of this window is gone there
+    store.set_ref(f"documents/late/signals/production/{name}", store.put(b'{"windows":[]}'))
+    assert (
+        "nothing was measured" not in check(monitor(live, "2024-02-02"), "objectives").description
+    )
 
 
 @pytest.mark.parametrize("fixture", ["trained", "live"])

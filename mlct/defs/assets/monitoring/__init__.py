@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from mlct.adapters.home import Home
-from mlct.adapters.signals import reported_windows
+from mlct.adapters.signals import alone, reported_windows
 from mlct.data import snapshot
 from mlct.data.digest import canonical
 from mlct.data.profile import Profile
@@ -68,18 +68,28 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
         predictions: pa.Table,
     ) -> dg.MaterializeResult:
         home = mlct.home
-        start, end = bounds_of(spec, context.partition_key)
+        start, end = bounds_of(spec, context)
         current = live(home.ledger, spec.name, spec.slot)
         version = served_by(predictions) or (current.version if current else None)
         if version is None:
             return display.nothing(spec, "No champion yet: there is nothing to compare with")
         as_of = parse_instant(config.as_of) if config.as_of else home.ledger.clock()
-        known = windows_kept(mlct, spec)
+        known = [w for w in windows_kept(mlct, spec) if w["calendar"] == _calendar(spec)]
         details = _details(home, spec, [w for w in known if w["start"] < instant(start)])
+        same = _details(home, spec, [w for w in known if w["start"] == instant(start)])
         seen = _seen(
-            home, spec, version, features, predictions, start, end, as_of, [p for _, p in details]
+            home,
+            spec,
+            version,
+            features,
+            predictions,
+            start,
+            end,
+            as_of,
+            [p for _, p in details],
+            [p for _, p in same],
         )
-        stored = _keep(mlct, spec, seen, known, context.run.run_id)
+        stored = _keep(mlct, spec, seen, context.run.run_id)
         if not config.as_of:
             tell(home, spec, seen, newest=seen.end >= max(parse_instant(w["end"]) for w in stored))
         return display.result(spec, seen, [c for c, _ in details])
@@ -94,6 +104,10 @@ def windows_kept(mlct: MlctHome, spec: ModelSpec) -> list[dict[str, Any]]:
     except DataError:  # the first window ever
         return []
     return windows
+
+
+def _calendar(spec: ModelSpec) -> str:
+    return f"{spec.monitoring.every} from {spec.monitoring.start}"
 
 
 def _details(
@@ -123,7 +137,21 @@ def _seen(
     end: datetime,
     as_of: datetime,
     before: list[Past],
+    same: list[Past],
 ) -> Observation:
+    """The window; what others reported of it once is kept when it is measured again."""
+    told = reported_windows(home, spec.name, spec.slot, spec.slos)
+    known = {n: list(w) for p in same for n, w in p.slo_windows.items()}
+    reported = {
+        name: list(
+            {
+                w.start: w
+                for w in (*known.get(name, ()), *told.get(name, ()))
+                if start <= w.start and w.end <= end
+            }.values()
+        )
+        for name in told | known
+    }
     training = next(
         r.predicate
         for r in home.ledger.records(kind="training", model=spec.name)
@@ -147,7 +175,7 @@ def _seen(
         tau=spec.retrain.max_psi,
         objectives=spec.slos,
         before=before,
-        reported=reported_windows(home, spec.name, spec.slot, spec.slos),
+        reported=reported,
         seed=spec.seed,
     )
 
@@ -177,9 +205,7 @@ def _reference(
     return made
 
 
-def _keep(
-    mlct: MlctHome, spec: ModelSpec, seen: Observation, known: list[dict[str, Any]], run: str
-) -> list[dict[str, Any]]:
+def _keep(mlct: MlctHome, spec: ModelSpec, seen: Observation, run: str) -> list[dict[str, Any]]:
     """Store the window, in place of what was known of it; returns all windows that are kept."""
     store = mlct.home.store
     profile = None if seen.profile is None else store.put(seen.profile.to_bytes())
@@ -188,12 +214,15 @@ def _keep(
     first = seen.realised[0]
     window = {
         "key": seen.key,
+        "calendar": _calendar(spec),
         "champion": seen.version,
         "start": instant(seen.start),
         "end": instant(seen.end),
         "rows": seen.rows,
         "max_psi": max((c.psi for c in features if c.psi is not None), default=None),
-        "values": {p.metric: [p.value, p.labelled] for p in (*seen.realised, *seen.behaviour)},
+        "values": {
+            p.metric: [p.value, p.labelled or p.rows] for p in (*seen.realised, *seen.behaviour)
+        },
         "until": instant(first.until) if first.until is not None else None,
         "detail": store.put(canonical(detail)),
         "signals": [
@@ -207,9 +236,12 @@ def _keep(
             for s in seen.signals
         ],
     }
-    others = [w for w in known if w["start"] != window["start"]]
-    windows = sorted([*others, window], key=lambda w: w["end"])[-KEEP:]
-    mlct.hand_on(
-        spec.name, "monitoring", run, {"format": FORMAT, "model": spec.name, "windows": windows}
-    )
+    place = f"documents/{spec.name}/monitoring/windows/"
+    store.set_ref(place + seen.start.strftime("%Y-%m-%dT%H"), store.put(canonical(window)))
+    with alone(mlct.home):  # windows of a backfill end at once: none takes another's place
+        kept = [json.loads(store.get(digest)) for _, digest in sorted(store.refs(place).items())]
+        # Windows of another calendar overlap these.
+        windows = [w for w in kept if w["calendar"] == window["calendar"]][-KEEP:]
+        content = {"format": FORMAT, "model": spec.name, "windows": windows}
+        mlct.hand_on(spec.name, "monitoring", run, content)
     return windows

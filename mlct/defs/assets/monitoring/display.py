@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mlct.data.window import as_utc, duration, parse_instant
-from mlct.defs.assets.windows import windows_of
+from mlct.defs.assets.windows import window_check
 from mlct.defs.names import (
     BEHAVIOUR,
     CONCEPT,
@@ -31,7 +31,8 @@ CHECKS = {
     SCORES: "Scores against those on the holdout. A warning: look.",
     REALISED: "The gate's first metric on labels that have matured, against what is promised.",
     ESTIMATED: "The same metric without labels; it cannot see concept drift.",
-    CONCEPT: "Has the loss risen at any time since the version went live?",
+    CONCEPT: "Has the loss risen at any time since the version went live? Is the metric what the "
+    "scores promise?",
     LABELS: "Do labels arrive, as many and as soon as usual?",
     OBJECTIVES: "The objectives of ModelSpec.slos. An error where a person is called.",
     STALENESS: "Are there rows up to the window's end, and is the version young enough?",
@@ -43,10 +44,7 @@ _PANELS = 4
 
 def check_specs(spec: ModelSpec, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     told = CHECKS | ({BEHAVIOUR: _BEHAVIOUR} if spec.monitoring.behaviour else {})
-    return [
-        dg.AssetCheckSpec(name, asset=asset, description=says, partitions_def=windows_of(spec))
-        for name, says in told.items()
-    ]
+    return [window_check(spec, asset, name, says) for name, says in told.items()]
 
 
 def nothing(spec: ModelSpec, why: str) -> dg.MaterializeResult:
@@ -156,7 +154,8 @@ def _concept(seen: Observation) -> dg.AssetCheckResult:
     signal, numbers = seen.signal("concept"), dict[str, float | None]()
     if seen.sequence is not None:
         numbers = {"allowed loss": seen.sequence.allowed, "shown above": seen.sequence.lower}
-    return _check(CONCEPT, not signal.breached, signal.reason, numbers)
+    gap = seen.gap is not None and seen.gap.drifted
+    return _check(CONCEPT, not (signal.breached or gap), signal.reason, numbers)
 
 
 def _labels(seen: Observation) -> dg.AssetCheckResult:
