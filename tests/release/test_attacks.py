@@ -74,6 +74,11 @@ def self_approval_by_another_address(world: Any) -> None:
     world.approve(2)
 
 
+def self_approval_by_another_spelling(world: Any) -> None:
+    world.train(2, authors=("\uff22\uff45\uff4e",))  # in full-width letters
+    world.approve(2)
+
+
 def an_author_whom_nobody_knows(world: Any) -> None:
     world.train(3, authors=())
     world.evaluate(3)
@@ -453,6 +458,7 @@ TABLE = [
     (self_approval, "approvals"),
     (self_approval_by_the_name_of_a_commit, "approvals"),
     (self_approval_by_another_address, "approvals"),
+    (self_approval_by_another_spelling, "approvals"),
     (an_author_whom_nobody_knows, "author"),
     (a_role_not_held, "approvals"),
     (a_role_that_nobody_filled, "approvals"),

@@ -1,5 +1,6 @@
 """Who may approve what: people, their keys and roles, and what each risk tier asks for."""
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -57,9 +58,15 @@ class Person:
 
     def made(self, author: str) -> bool:
         """Whether this is an author: by name or e-mail, also out of `Name <e-mail>`."""
-        name, _, email = author.casefold().partition("<")
-        found = {author.casefold(), name.strip(), email.strip(" >")}
-        return not found.isdisjoint(own.casefold() for own in (self.name, *self.emails))
+        author = _plain(author)
+        name, _, email = author.partition("<")
+        found = {author, name.strip(), email.strip(" >")}
+        return not found.isdisjoint(_plain(own) for own in (self.name, *self.emails))
+
+
+def _plain(name: str) -> str:
+    """Without case, and one spelling for what looks the same."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
