@@ -21,12 +21,14 @@ from mlct.cli import answers, drill, notify, replay, slo
 from mlct.cli import ledger as ledgers
 from mlct.cli import policy as policies
 from mlct.data.window import duration, parse_instant
-from mlct.errors import ApprovalInvalid, MlctError, RegistryError
+from mlct.errors import ApprovalInvalid, LedgerError, MlctError, RegistryError
 from mlct.release import slot as slots
 from mlct.release.approval import request as approvals
 from mlct.release.ledger import NAME
 
 Answer = tuple[Any, str]
+#: Commands that ask no ledger.
+_ANYWHERE = ("slo", "replay", "notify")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.home:
         home = replace(home, root=options.home)
     try:
+        if options.verb not in _ANYWHERE:
+            _require_home(home)
         content, text = options.command(home, options)
     except MlctError as error:
         if options.json:
@@ -50,13 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_home(home: Home) -> None:
+    """A question asked in the wrong folder must not make an empty ledger there."""
+    if not home.ledger_url and not home.path.is_dir():
+        raise LedgerError(
+            f"{home.path} does not exist",
+            expected="the folder in which runs keep the ledger",
+            fix="Set MLCT_HOME, or pass --home; the first run of a retrain job makes the folder",
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlct", description=__doc__.splitlines()[0])
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--home", help="where mlct keeps things (default: MLCT_HOME, or .mlct)")
     common.add_argument("--slot", default=slots.SLOT, help="default: %(default)s")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="verb")
 
     def add(name: str, command: Callable[[Home, Any], Answer], text: str, takes: Any = None) -> Any:
         made = commands.add_parser(name, parents=[common], help=text, description=text)

@@ -97,6 +97,15 @@ def test_history_has_every_move_oldest_first(succeeded):
     assert "alerts doubled" in succeeded.mlct("history", "late")[1]
 
 
+@pytest.mark.parametrize("words", [("status",), ("verify",), ("history", "late")])
+def test_a_question_in_the_wrong_folder_makes_no_ledger_there(tmp_path, capsys, words):
+    from mlct.cli import main
+
+    assert main([*words, "--home", str(tmp_path / "wrong")]) == 1
+    assert "wrong does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_history_of_an_empty_slot_says_so(trained):
     assert "nothing was ever live" in trained.mlct("history", "late")[1]
 
