@@ -49,7 +49,7 @@ def show(home: Home) -> Answer:
             "sequence": p.record.sequence,
             "at": p.record.recorded_at,
             "policy": p.approvers.digest,
-            "signer": p.signer or None,
+            "signers": list(p.signers),
             "comment": p.record.predicate["comment"],
         }
         for p in chain
@@ -60,6 +60,8 @@ def show(home: Home) -> Answer:
         "file": held,
         "problem": problem,
         "governors": [p.name for p in current.governors] if current else [],
+        "quorum": policy.quorum(current, home.ledger.clock()) if current else 0,
+        "waiting": {name: list(who) for name, who in policy.waiting(home.ledger).items()},
         "chain": rows,
     }
     return content, _text(content)
@@ -78,6 +80,11 @@ def _text(content: dict[str, Any]) -> str:
             ("file", content["file"] or content["problem"]),
             ("state", state),
             ("may change it", ", ".join(content["governors"])),
+            ("signatures", f"{content['quorum']} of these"),
+            *(
+                ("waits", f"{name[:12]}, signed by {', '.join(who)}")
+                for name, who in content["waiting"].items()
+            ),
         ]
     )
     rows = [
@@ -85,7 +92,7 @@ def _text(content: dict[str, Any]) -> str:
             "AT (UTC)": row["at"][:16].replace("T", " "),
             "STATEMENT": row["sequence"],
             "POLICY": row["policy"][:12],
-            "SIGNED BY": row["signer"] or "nobody: first use",
+            "SIGNED BY": ", ".join(row["signers"]) or "nobody: first use",
             "COMMENT": row["comment"],
         }
         for row in content["chain"]
@@ -104,9 +111,23 @@ def sign(home: Home, options: Any) -> Answer:
         comment=options.comment,
         at=home.ledger.clock(),
     )
-    digest = changed.approvers.digest
-    content = {"recorded": changed.record.sequence, "policy": digest, "signer": changed.signer}
+    digest, signers = changed.approvers.digest, ", ".join(changed.signers)
+    current = policy.in_force(home.ledger)
+    content = {
+        "recorded": changed.record.sequence,
+        "policy": digest,
+        "signers": list(changed.signers),
+        "in_force": current == changed,
+    }
+    if current is not None and current != changed:
+        wanted = policy.quorum(current.approvers, home.ledger.clock())
+        left = [p.name for p in current.approvers.governors if p.name not in changed.signers]
+        return content, (
+            f"the approvers file {digest[:12]} has {len(changed.signers)} of {wanted} signatures "
+            f"({signers}) and is not in force yet: ask {' or '.join(left)} for "
+            "`mlct policy sign` of the same file"
+        )
     return content, (
-        f"the approvers file {digest[:12]} is in force, signed by {changed.signer}. Versions that "
+        f"the approvers file {digest[:12]} is in force, signed by {signers}. Versions that "
         "wait were evaluated under another one: retrain, then approve"
     )

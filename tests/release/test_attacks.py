@@ -386,6 +386,15 @@ def a_policy_pinned_again_after_the_evidence(world: Any) -> None:
     world.answer("ana", 2)
 
 
+def a_policy_that_one_alone_signed(world: Any) -> None:
+    """Where two must approve, one may not lower that."""
+    world.weaken()
+    how = {"key": world.keys["ben"], "comment": "", "at": world.clock()}
+    policy.change(world.ledger, world.approvers, **how)
+    world.evaluate(2, approvers_policy=world.approvers.digest)
+    world.answer("ben", 2)
+
+
 def a_policy_that_nobody_signed(world: Any) -> None:
     world.weaken()
     append_policy(world)
@@ -508,6 +517,7 @@ TABLE = [
     (a_weakened_policy, "policy"),
     (a_policy_pinned_again_after_the_evidence, "policy-of-evidence"),
     (a_policy_that_nobody_signed, "policy"),
+    (a_policy_that_one_alone_signed, "policy"),
     (a_policy_signed_by_a_stranger, "policy"),
     (a_policy_signed_by_who_may_not, "policy"),
     (an_old_policy_replayed, "policy"),
@@ -572,8 +582,9 @@ def test_security_keys_count_where_touch_is_demanded_and_only_touched(put_forwar
     makers = {n: sshsig_mutants.security_key(kind) for n, kind in kinds.items()}
     changes = {n: {"keys": [sign(b"").public]} for n, sign in makers.items()}
     put_forward.edit_approvers(tiers={"high": {"touch": True}}, **changes)
-    how = {"key": put_forward.keys["ana"], "comment": "", "at": put_forward.clock()}
-    policy.change(put_forward.ledger, put_forward.approvers, **how)
+    for name in ("ana", "ben"):
+        how = {"key": put_forward.keys[name], "comment": "", "at": put_forward.clock()}
+        policy.change(put_forward.ledger, put_forward.approvers, **how)
     put_forward.evaluate(2)
     asked = put_forward.request(2)
     for person, sign in makers.items():

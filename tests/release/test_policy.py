@@ -1,5 +1,7 @@
 """The approvers file in force: the first that was used, then whatever its own people signed."""
 
+from datetime import timedelta
+
 import pytest
 
 from mlct.errors import ApprovalInvalid
@@ -32,9 +34,42 @@ def test_the_ledger_keeps_the_file_whole(world):
 
 def test_a_signed_change_is_in_force(put_forward):
     changed = change(put_forward, tiers=WEAK)
-    assert (changed.signer, changed.first) == ("ana", False)
+    assert (changed.signers, changed.first) == (("ana", "ben"), False)
     assert changed.approvers.tiers["high"].approvers == 1
-    assert [p.signer for p in policy.chain(put_forward.ledger)] == ["", "ana"]
+    assert [p.signers for p in policy.chain(put_forward.ledger)] == [(), ("ana", "ben")]
+
+
+def test_one_alone_changes_nothing_where_a_tier_asks_for_two(put_forward):
+    before = policy.in_force(put_forward.ledger)
+    put_forward.edit_approvers(tiers=WEAK)
+    how = {"key": put_forward.keys["ben"], "comment": "seen", "at": put_forward.clock()}
+    policy.change(put_forward.ledger, put_forward.approvers, **how)
+    assert policy.in_force(put_forward.ledger) == before
+    digest = put_forward.approvers.digest
+    assert policy.waiting(put_forward.ledger) == {digest: ("ben",)}
+    with pytest.raises(ApprovalInvalid, match=r"ben has signed the approvers file \w+ already"):
+        policy.change(put_forward.ledger, put_forward.approvers, **how)
+
+
+def test_signatures_of_two_files_do_not_add_up(put_forward):
+    before = policy.in_force(put_forward.ledger)
+    for name, days in (("ana", 3), ("ben", 4)):
+        put_forward.edit_approvers(tiers={"low": {"evidence_days": days}})
+        how = {"key": put_forward.keys[name], "comment": "seen", "at": put_forward.clock()}
+        policy.change(put_forward.ledger, put_forward.approvers, **how)
+    assert policy.in_force(put_forward.ledger) == before
+
+
+def test_who_has_left_is_not_waited_for(put_forward):
+    """Of several who govern, one is left whose signature counts."""
+    until = {"not_after": put_forward.clock() + timedelta(hours=1)}
+    gone = {p.name: until for p in put_forward.approvers.people if p.name != "ana"}
+    put_forward.change_approvers("ana", **gone)
+    assert policy.quorum(put_forward.approvers, put_forward.clock()) == 2
+    put_forward.clock.time += timedelta(hours=2)
+    assert policy.quorum(put_forward.approvers, put_forward.clock()) == 1
+    changed = change(put_forward, "ana", tiers={"low": {"evidence_days": 3}}, **gone)
+    assert changed.signers == ("ana",)
 
 
 def test_two_who_change_the_file_at_once_do_not_both_think_that_they_did(put_forward, monkeypatch):
@@ -48,13 +83,14 @@ def test_two_who_change_the_file_at_once_do_not_both_think_that_they_did(put_for
     monkeypatch.setattr(signature, "sign", while_signing)
     with pytest.raises(ApprovalInvalid, match="somebody else changed the approvers file"):
         put_forward.change_approvers("ana", tiers={"low": {"evidence_days": 3}})
-    assert policy.in_force(put_forward.ledger).signer == "cid"
+    assert "cid" in policy.in_force(put_forward.ledger).signers
 
 
 def test_a_change_answers_with_what_is_in_force_by_it(put_forward):
     put_forward.edit_approvers(tiers=WEAK)
-    how = {"key": put_forward.keys["ben"], "comment": "seen", "at": put_forward.clock()}
-    changed = policy.change(put_forward.ledger, put_forward.approvers, **how)
+    for name in ("ana", "ben"):
+        how = {"key": put_forward.keys[name], "comment": "seen", "at": put_forward.clock()}
+        changed = policy.change(put_forward.ledger, put_forward.approvers, **how)
     assert changed == policy.in_force(put_forward.ledger)
     said = changed.record.predicate
     assert (changed.record.actor, said["signer"], said["comment"]) == ("ben", "ben", "seen")

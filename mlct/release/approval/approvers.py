@@ -56,6 +56,11 @@ class Person:
     not_after: datetime | None = None
     emails: tuple[str, ...] = ()
 
+    def present(self, at: datetime) -> bool:
+        """Whether signatures made at a time count."""
+        early = self.not_before is not None and at < self.not_before
+        return not early and (self.not_after is None or at < self.not_after)
+
     def made(self, author: str) -> bool:
         """Whether this is an author: by name or e-mail, also out of `Name <e-mail>`."""
         author = _plain(author)
@@ -92,8 +97,7 @@ class Approvers:
         """Who holds `key` at a time. Raises ApprovalInvalid."""
         for person in self.people:
             if key in person.keys:
-                early = person.not_before and at < person.not_before
-                if early or (person.not_after and at >= person.not_after):
+                if not person.present(at):
                     raise ApprovalInvalid(
                         f"{person.name} is not an approver at {at:%Y-%m-%d %H:%M} UTC",
                         expected=f"between {person.not_before} and {person.not_after}",

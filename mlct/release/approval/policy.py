@@ -1,11 +1,12 @@
 """Which approvers file counts: the first that was used, or one that the last one's people signed.
 
 The chain of `policy` statements keeps every file whole. The first is trusted on first use; each
-later one is signed by somebody who governs the file before it and names the row that it replaces.
+later one is signed by people who govern the file before it, each in a row that names the one that
+it replaces, and is in force with the last signature that it needs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,53 @@ _SAYS = {"model", "policy", "replaces", "document", "signer", "comment"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """An approvers file in force, the statement that put it there, and who signed that (or "")."""
+    """An approvers file in force, the statement that put it there, and who signed for it."""
 
     approvers: Approvers
     record: Record
-    signer: str
+    signers: tuple[str, ...] = ()
 
     @property
     def first(self) -> bool:
         """Whether it was trusted on first use."""
-        return not self.signer
+        return not self.signers
+
+
+def quorum(approvers: Approvers, at: datetime) -> int:
+    """How many who govern must sign another file: as many as the strictest tier asks for, as one
+    alone could lower it; all, where fewer govern at that time."""
+    strictest = max(tier.approvers for tier in approvers.tiers.values())
+    return max(1, min(strictest, sum(p.present(at) for p in approvers.governors)))
 
 
 def chain(ledger: Ledger) -> list[Policy]:
     """Every approvers file that was ever in force, oldest first. What nobody may say is skipped."""
-    found = list[Policy]()
+    return _read(ledger)[0]
+
+
+def waiting(ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """Files (digests) that lack signatures to be in force, and who signed them."""
+    return {name: tuple(p.signers) for name, p in _read(ledger)[1].items()}
+
+
+def _read(ledger: Ledger) -> tuple[list[Policy], dict[str, Policy]]:
+    found, wait = list[Policy](), dict[str, Policy]()
     for record in reversed(ledger.records(kind="policy", model=EVERY_MODEL)):
-        policy = _valid(record, found[-1] if found else None)
-        if policy is not None:
+        current = found[-1] if found else None
+        policy = _valid(record, current)
+        if policy is None:
+            continue
+        digest = policy.approvers.digest
+        if digest in wait:
+            signers = dict.fromkeys((*wait[digest].signers, *policy.signers))
+            policy = replace(policy, signers=tuple(signers))
+        at = datetime.fromisoformat(record.recorded_at)
+        if current is None or len(policy.signers) >= quorum(current.approvers, at):
             found.append(policy)
-    return found
+            wait.clear()
+        else:
+            wait[digest] = policy
+    return found, wait
 
 
 def in_force(ledger: Ledger) -> Policy | None:
@@ -68,8 +96,9 @@ def pin(ledger: Ledger, approvers: Approvers, *, actor: str) -> Policy:
 def change(
     ledger: Ledger, approvers: Approvers, *, key: Path, comment: str, at: datetime
 ) -> Policy:
-    """Put another approvers file in force, signed by who governs the present one.
+    """Sign another approvers file, as who governs the present one.
 
+    Returns it with all who have signed it: it is in force (`in_force`) once these are `quorum`.
     Raises ApprovalInvalid with nothing written.
     """
     current = in_force(ledger)
@@ -85,11 +114,19 @@ def change(
             expected="another one",
         )
     person = _governor(signature.public_key(key), current, at)
+    if person.name in waiting(ledger).get(approvers.digest, ()):
+        raise ApprovalInvalid(
+            f"{person.name} has signed the approvers file {approvers.digest[:12]} already",
+            expected=f"{quorum(current.approvers, at)} of those who govern",
+            fix="Ask "
+            + " or ".join(p.name for p in current.approvers.governors if p.name != person.name),
+        )
     content = _statement(approvers, current, person.name, comment)
     body = canonical(content)
     signed = signature.sign(key, body, namespace=NAMESPACE)
     record = ledger.append(content, actor=person.name, signature=signed, body=body)
-    changed = chain(ledger)[-1]
+    found, wait = _read(ledger)
+    changed = wait.get(approvers.digest, found[-1])
     if changed.record.hash != record.hash:
         raise ApprovalInvalid(
             "somebody else changed the approvers file meanwhile",
@@ -137,11 +174,11 @@ def _valid(record: Record, current: Policy | None) -> Policy | None:
         if record.statement != _statement(approvers, current, signer, comment):
             return None
         if current is None:
-            return None if signer else Policy(approvers=approvers, record=record, signer="")
+            return None if signer else Policy(approvers=approvers, record=record)
         key = signature.verify(record.signature or "", record.body, namespace=NAMESPACE)
         person = _governor(key, current, datetime.fromisoformat(record.recorded_at))
     except ApprovalInvalid:
         return None
     if person.name != signer:
         return None
-    return Policy(approvers=approvers, record=record, signer=signer)
+    return Policy(approvers=approvers, record=record, signers=(signer,))
