@@ -23,8 +23,8 @@ from mlct.release.ledger import instant
 from mlct.release.slot import SLOT, live
 
 FORMAT = "mlct.signal/v1"
-#: What `m/monitoring` stores is a signal too, beside its metrics by their names.
-DRIFT = "max_psi"
+#: What `m/monitoring` stores are signals too, beside its metrics by their names.
+DRIFT, SLO_BREACHES = "max_psi", "slo_breaches"
 _SKEW = timedelta(minutes=5)
 _log = logging.getLogger("mlct.signals")
 
@@ -118,12 +118,17 @@ def _stored(home: Home, place: str) -> list[dict[str, Any]]:
 
 
 def _monitored(home: Home, model: str, name: str) -> list[dict[str, Any]]:
-    """The windows of `m/monitoring` as reports of its largest stability index, or of a metric."""
+    """The windows of `m/monitoring` as reports of its largest stability index, or of a metric.
+
+    One whose labels are not there yet is no silence: it would hide those before it for ever.
+    """
     found = []
     for window in _stored(home, f"documents/{model}/monitoring/newest"):
         value, samples = window["values"].get(name, (None, 0))
         if name == DRIFT:
             value, samples = window["max_psi"], window["rows"]
+        elif value is None and window["until"] is not None:
+            continue
         found.append(
             {"version": window["champion"], "value": value, "samples": samples}
             | {"start": window["start"], "end": window["end"], "reported_at": window["end"]}

@@ -84,6 +84,20 @@ class Observation:
         said = [self.artifact, self.start.isoformat(), self.end.isoformat()]
         return digest(said)[:16]
 
+    @property
+    def slo_breaches(self) -> int | None:
+        """How many product objectives page on what was measured in this very window; None where
+        it judged none. What an objective holds against earlier windows is not this version's."""
+        judged = [
+            s
+            for s in self.slos
+            if s.objective.product
+            and s.verdict in ("good", "bad")
+            and s.newest is not None
+            and s.newest > self.start
+        ]
+        return sum(s.pages and s.verdict == "bad" for s in judged) if judged else None
+
     def signal(self, name: str) -> WindowResult:
         """The result of one signal."""
         return next(s for s in self.signals if s.signal == name)

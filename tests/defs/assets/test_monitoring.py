@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 import pytest
 
 import mlct
+from mlct.adapters.signals import stored_signals
 from mlct.defs.assets.monitoring import windows_kept
 from mlct.defs.resources import MlctHome
+from mlct.monitoring.breach import decide_rollback
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 CHECKS = {
@@ -285,6 +287,28 @@ def test_objectives_that_are_missed_open_an_incident_and_close_it_when_met(live,
     live.declare(slos=met)
     assert check(monitor(live, "2024-02-02"), "objectives").passed
     assert [r["event"] for r in live.records("incident")] == ["opened", "closed"]
+
+
+def test_an_objective_that_a_window_breaches_may_take_the_version_out(live):
+    policy = mlct.RollbackPolicy(signals=[mlct.Signal("slo_breaches", max=0)])
+
+    def decided() -> Any:
+        told = stored_signals(live.home, "late", "production", policy)
+        return decide_rollback(policy, told, version=1, since=datetime(2024, 1, 1, tzinfo=UTC))
+
+    live.declare(slos=PROMISED)
+    monitor(live, "2024-02-02")
+    assert decided().roll_back
+    monitor(live, "2024-02-09", as_of="2024-02-05T01:00")
+    assert kept(live)[-1]["values"]["slo_breaches"][0] is None
+    assert decided().roll_back, "a window whose labels are not there yet hides none before it"
+    live.declare(slos=json.loads(json.dumps(PROMISED).replace("0.95", "0.5")))
+    monitor(live, "2024-02-09")
+    assert not decided().roll_back
+    slow = json.loads(json.dumps(PROMISED).replace('"product"', '"infrastructure"'))
+    live.declare(slos=slow, risk_tier="low")
+    monitor(live, "2024-02-09")
+    assert not decided().roll_back
 
 
 def test_a_page_is_sent_while_the_window_is_recent(live, trips):

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from mlct.adapters.home import Home
-from mlct.adapters.signals import alone, reported_windows
+from mlct.adapters.signals import SLO_BREACHES, alone, reported_windows
 from mlct.data import snapshot
 from mlct.data.digest import canonical
 from mlct.data.profile import Profile
@@ -222,7 +222,8 @@ def _keep(mlct: MlctHome, spec: ModelSpec, seen: Observation, run: str) -> list[
         "max_psi": max((c.psi for c in features if c.psi is not None), default=None),
         "values": {
             p.metric: [p.value, p.labelled or p.rows] for p in (*seen.realised, *seen.behaviour)
-        },
+        }
+        | {SLO_BREACHES: [seen.slo_breaches, seen.rows]},
         "until": instant(first.until) if first.until is not None else None,
         "detail": store.put(canonical(detail)),
         "signals": [
