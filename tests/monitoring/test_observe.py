@@ -234,9 +234,132 @@ def test_labels_count_from_when_they_are_known(binary):
     window = rows(60, 1, "binary")
     told = labels_of(model, window, COLUMNS, WINDOWS)
     assert told["label_time"][0].as_py() == window["at"][0].as_py() + timedelta(days=1)
-    strange = window.set_column(2, "y", pa.array([7] * window.num_rows))
-    with pytest.raises(DataError, match="never saw"):
-        labels_of(model, strange, COLUMNS, WINDOWS)
+
+
+def test_labels_that_the_model_cannot_count_are_told_and_left_out(world):
+    """One of them must not hide what the others say."""
+    window = rows(60, 7, world[0])
+    y = window["y"].to_pylist()
+    if world[0] == "regression":
+        strange: list[Any] = [str(v) for v in y]
+    else:
+        strange = [*("seven" if isinstance(v, str) else 7 for v in y[:3]), *y[3:]]
+    seen = look(world, window.set_column(2, "y", pa.array(strange)), 60)
+    wrong = 420 if world[0] == "regression" else 3
+    assert (seen.counts["unseen_classes"], seen.labels.labelled) == (wrong, 420 - wrong)
+    assert (seen.realised[0].value is None) == (world[0] == "regression")
+
+
+def test_ids_compare_by_content_whatever_their_encoding(binary):
+    window = rows(60, 7, "binary")
+    coded = window.set_column(0, "id", window["id"].dictionary_encode())
+    large = window.set_column(0, "id", window["id"].cast(pa.large_string()))
+    assert look(binary, coded, 60).key == look(binary, large, 60).key
+    told = [look(binary, t, 60).realised[0] for t in (window, coded, large)]
+    assert told[0].value is not None
+    assert told[0] == told[1] == told[2]
+
+
+def test_ids_of_another_kind_make_earlier_labels_no_history(binary):
+    before = left(look(binary, rows(53, 7, "binary"), 53))
+    window = rows(60, 7, "binary").set_column(0, "id", pa.array(range(420)))
+    usual = [look(binary, w, 60, before=[before]) for w in (rows(60, 7, "binary"), window)]
+    assert usual[0].labels.usual == pytest.approx(1)
+    assert usual[1].labels.usual is None
+
+
+def test_a_log_of_other_ids_is_refused_by_name(binary):
+    _, model, _ = binary
+    window = rows(60, 7, "binary")
+    words = {"columns": COLUMNS, "version": 1, "artifact": "f" * 64}
+    log = predict(model, window, None, **words)
+    numbered = window.set_column(0, "id", pa.array(range(420)))
+    with pytest.raises(DataError, match="prediction_id"):
+        predict(model, numbered, log, **words)
+
+
+def test_scores_of_several_lengths_are_counted_and_left_out():
+    world = "multiclass", *made("multiclass")
+    window = rows(60, 7, "multiclass")
+    log = predict(world[1], window, None, columns=COLUMNS, version=1, artifact="f" * 64)
+    scores = [None, [0.5, 0.5], *log["score"].to_pylist()[2:]]
+    seen = look(world, window, 60, log=log.set_column(2, "score", pa.array(scores)))
+    assert seen.counts["unscored"] == 2
+    assert not seen.signal("scores").breached
+
+
+def test_an_empty_window_after_others_is_no_more_than_empty(world):
+    before = left(look(world, rows(53, 7, world[0]), 53))
+    seen = look(world, rows(60, 7, world[0]).slice(0, 0), 60, before=[before])
+    assert not any(s.breached for s in seen.signals)
+
+
+def days(task: str, first: int, count: int, spread: float) -> list[pa.Table]:
+    """Days of one level each, of features and so of scores; and as hard as days are."""
+    found = []
+    for day in range(first, first + count):
+        random = np.random.default_rng([7, day])
+        level, noise = random.normal(scale=spread, size=2)
+        table = rows(day, 1, task, shift=level)
+        turned = random.random(A_DAY) < np.clip(0.1 + 0.1 * noise, 0, 1)
+        y = table["y"].to_numpy()
+        found.append(table.set_column(2, "y", pa.array(np.where(turned, 1 - y, y))))
+    return found
+
+
+def test_stable_days_that_differ_among_themselves_raise_no_alarm():
+    """A day alone says nothing of how days differ: the training days and the holdout's do."""
+    import lightgbm
+
+    learner = lightgbm.LGBMClassifier(n_estimators=10, num_leaves=7, verbose=-1, random_state=0)
+    train = pa.concat_tables(days("binary", 0, 40, 1.0))
+    model = fit(learner, train, ["a", "b"], "y")
+    reference = reference_of(
+        model,
+        train,
+        pa.concat_tables(days("binary", 40, 20, 1.0)),
+        version=1,
+        artifact="f" * 64,
+        columns=COLUMNS,
+        windows=WINDOWS,
+        learned_until=START + timedelta(days=40),
+        step=timedelta(days=1),
+    )
+    world = "binary", model, reference
+    seen = [
+        look(world, window, 60 + at, days=1)
+        for at, window in enumerate(days("binary", 60, 40, 1.0))
+    ]
+    for name in ("drift", "scores", "realised", "estimated"):
+        assert sum(s.signal(name).breached for s in seen) <= 5, name
+    assert all(s.realised[0].lower < s.realised[0].value < s.realised[0].upper for s in seen)
+
+
+def test_windows_that_share_a_cluster_count_as_one_once_it_has_ended(binary):
+    weekly = replace(WINDOWS, cluster="7d")
+    seen, before = [], []
+    for day in range(60, 70):  # weeks since the epoch begin on Thursdays: days 66 and 73
+        seen.append(
+            look(binary, rows(day, 1, "binary"), day, days=1, windows=weekly, before=before)
+        )
+        before.append(left(seen[-1]))
+    assert [s.sequence for s in seen[:2]] == [None, None]
+    case = [one for p in before for one in p.losses]
+    assert len({c for c, _, _ in case}) == 2
+
+
+def test_the_stretches_that_show_how_columns_move_are_bounded(binary, monkeypatch):
+    from mlct.monitoring.observe import reference as module
+
+    profiled = []
+    whole = module.profile
+    monkeypatch.setattr(module, "profile", lambda *a, **w: profiled.append(1) or whole(*a, **w))
+    train = rows(0, 30, "binary")
+    _, model, reference = binary
+    words = {"version": 1, "artifact": "f" * 64, "columns": COLUMNS, "windows": WINDOWS}
+    until = reference.learned_until
+    reference_of(model, train, train, learned_until=until, step=timedelta(hours=1), **words)
+    assert len(profiled) == 2 * (1 + 200)
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,11 @@ def test_the_lower_bound_denies_what_the_alarm_denies():
         assert found.drifted == (found.lower >= found.allowed)
 
 
+def test_no_loss_at_all_denies_nothing():
+    found = loss_sequence(np.random.default_rng(0).random(1000), np.zeros(50))
+    assert (found.alarm, found.lower) == (None, found.bounds[0])
+
+
 def test_a_margin_is_room_for_what_does_not_matter():
     random = np.random.default_rng(0)
     before, after = random.random(3000) < 0.1, random.random(5000) < 0.15

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlct.data.snapshot import plain_rows
 from mlct.data.window import Columns, Windows, as_utc, duration, instants, scalar
 from mlct.errors import DataError
 from mlct.monitoring.performance import LogColumns
@@ -32,14 +33,19 @@ def predict(
     What `known`, the log so far, says of a row stays: only rows that it lacks are scored. Raises
     DataError for rows that the model cannot score.
     """
+    rows = plain_rows(rows)
     if known is not None and known.num_rows:
-        fresh = pc.invert(pc.is_in(rows[columns.id], known[LOG.id].combine_chunks()))
-        rows = rows.filter(fresh)
+        try:
+            ids = pc.cast(known[LOG.id], rows.schema.field(columns.id).type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise _unlike(known, error) from error
+        rows = rows.filter(pc.invert(pc.is_in(rows[columns.id], ids.combine_chunks())))
         if not rows.num_rows:
             return known
     score = model.score(rows)
-    several = pa.list_(pa.float64())
-    values = pa.array(list(score), several) if score.ndim == 2 else pa.array(score, pa.float64())
+    values = pa.array(score.reshape(-1), pa.float64())
+    if score.ndim == 2:
+        values = pa.ListArray.from_arrays(np.arange(len(score) + 1) * score.shape[1], values)
     added = pa.table(
         {
             LOG.id: rows[columns.id],
@@ -54,11 +60,15 @@ def predict(
     try:
         return pa.concat_tables([known, added.cast(known.schema)])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise DataError(
-            f"the window's log has the columns {known.schema.names} of other types: {error}",
-            expected="ids and scores of one kind in one window",
-            fix="Score the window under a new model name, or mend the ids in the feature asset",
-        ) from error
+        raise _unlike(known, error) from error
+
+
+def _unlike(known: pa.Table, error: Exception) -> DataError:
+    return DataError(
+        f"the window's log has the columns {known.schema.names} of other types: {error}",
+        expected="ids and scores of one kind in one window",
+        fix="Score the window under a new model name, or mend the ids in the feature asset",
+    )
 
 
 def empty_log(rows: pa.Schema, columns: Columns) -> pa.Table:
@@ -71,8 +81,8 @@ def empty_log(rows: pa.Schema, columns: Columns) -> pa.Table:
 def labels_of(model: fit.Model, rows: pa.Table, columns: Columns, windows: Windows) -> pa.Table:
     """The labels of a feature table: `prediction_id`, `label` as the model counts, `label_time`.
 
-    Without a label time a label counts as known `Windows.label_delay` after the row's time. Labels
-    of a class that the model never saw raise DataError.
+    Without a label time a label counts as known `Windows.label_delay` after the row's time. Of a
+    class that the model never saw, and of a quantity that is no number, the label is null.
     """
     label = rows[columns.label]
     known = pc.is_valid(label)
@@ -84,14 +94,25 @@ def labels_of(model: fit.Model, rows: pa.Table, columns: Columns, windows: Windo
     else:
         delay = pa.scalar(duration(windows.label_delay), pa.duration("us"))
         at = pc.add(rows[columns.time].cast(_TIME, safe=False), delay)
-    truth = model.truth(rows) if rows.num_rows else np.zeros(0)
+    strange = _strange(model, rows[columns.label])
+    truth = np.zeros(rows.num_rows)
+    if not strange.all():
+        truth[~strange] = model.truth(rows.filter(pa.array(~strange)))
     return pa.table(
         {
             LOG.id: rows[columns.id],
-            LOG.label: pa.array(np.asarray(truth, dtype=np.float64)),
+            LOG.label: pa.array(truth, mask=strange),
             LOG.label_time: at,
         }
     )
+
+
+def _strange(model: fit.Model, label: pa.ChunkedArray) -> Any:
+    """Which labels (n,) the model cannot count: one of them must not hide what the others say."""
+    if model.task == "regression":
+        return np.full(len(label), fit.column_kind(label.type) != "number")
+    values, code = np.unique(label.to_numpy(), return_inverse=True)
+    return np.array([v not in model.classes for v in values.tolist()], dtype=bool)[code]
 
 
 def served_by(log: pa.Table) -> int | None:

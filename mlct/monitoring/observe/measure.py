@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from mlct.errors import DataError, EvaluationError, SpecError
 from mlct.evaluation.metric import METRICS, Floats, Metric
 from mlct.monitoring.observe.log import LOG
 from mlct.monitoring.observe.observation import Losses, Past
-from mlct.monitoring.observe.reference import FEATURE, Reference
+from mlct.monitoring.observe.reference import FEATURE, Reference, scores_of
 from mlct.monitoring.performance import (
     RESIDUAL_BIAS,
     Gap,
@@ -39,6 +39,7 @@ from mlct.training import fit
 
 _WRONG = (DataError, EvaluationError, SpecError)
 _WIDE = 10  # times the reference's mean loss
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SLO_DRAWS = 50  # of a function of the user, for each slice
 
 
@@ -105,6 +106,8 @@ def measured(case: Case) -> Measured:
     held = held.filter(pc.is_valid(held[LOG.label]))
     held_units = clusters(held[LOG.time], cluster)
     values = [_realised(case, metric) for metric in _metrics(case)]
+    bound = _bound(case, held, held_units)
+    values[0] = _alone(values[0], bound)
     estimate, difference = _estimated(case, held, held_units, values[0])
     losses = _losses(case, label, score, units) if case.matured and not case.learned else []
     sequence, why = _concept(case, held, held_units, losses)
@@ -113,7 +116,7 @@ def measured(case: Case) -> Measured:
     return Measured(
         realised=values,
         estimated=estimate,
-        limit=_limit(case, held, held_units),
+        limit=_limit(case, bound),
         gap=difference,
         sequence=sequence,
         concept_reason=why,
@@ -161,8 +164,8 @@ def _of_objective(case: Case, objective: Objective) -> Metric | None:
 
 def _realised(case: Case, metric: Metric, window: Any = None) -> Performance:
     start, end = window or case.window
-    # A slice that is one cluster speaks for its own rows: between clusters there is no error then.
-    whole = window is not None and end - start <= duration(case.windows.cluster)
+    # One cluster speaks for its own rows: between clusters there is no error then.
+    whole = end - start <= duration(case.windows.cluster)
     if case.learned:
         return unknown(metric.name, case.learned, start=start, end=end)
     (found,) = realised(
@@ -185,7 +188,7 @@ def _estimated(
     try:
         if case.model.task == "regression":
             return _regression(case, held, held_units), None
-        known = calibrate(_label(held), _score(held), clusters=held_units)
+        known = calibrate(_label(held), scores_of(held), clusters=held_units)
         (found,) = estimated(case.joined, [case.window], known, metric=metric, cluster=cluster)
         if real.value is None or found.value is None:
             return found, None
@@ -203,7 +206,12 @@ def _regression(case: Case, held: pa.Table, held_units: Any) -> Performance:
     names = [n for n in held.column_names if n.startswith(FEATURE)]
     inputs = np.column_stack([held[n].to_numpy() for n in names]) if names else None
     losses = fit_loss_model(
-        inputs, _label(held), _score(held), metric=case.primary, clusters=held_units, seed=case.seed
+        inputs,
+        _label(held),
+        scores_of(held),
+        metric=case.primary,
+        clusters=held_units,
+        seed=case.seed,
     )
     here = None
     if names:
@@ -217,7 +225,32 @@ def _regression(case: Case, held: pa.Table, held_units: Any) -> Performance:
     return replace(found, start=start, end=end)
 
 
-def _limit(case: Case, held: pa.Table, held_units: Any) -> float | None:
+def _bound(case: Case, held: pa.Table, held_units: Any) -> Performance | None:
+    """What the holdout showed of the primary metric."""
+    if held.num_rows < LEAST_ROWS:
+        return None
+    return measure(_label(held), scores_of(held), held_units, case.primary, 0.95, case.seed)
+
+
+def _alone(found: Performance, held: Performance | None) -> Performance:
+    """One cluster is no surer than one of the holdout's is: days differ by more than their rows."""
+    if found.value is None or (found.clusters or 1) > 1 or held is None:
+        return found
+    if held.value is None or held.lower is None or held.upper is None or not held.clusters:
+        return found
+    below, above = (held.value - held.lower, held.upper - held.value)
+    times = held.clusters**0.5
+    lower = found.value - below * times
+    upper = found.value + above * times
+    return replace(
+        found,
+        lower=lower if found.lower is None else min(found.lower, lower),
+        upper=upper if found.upper is None else max(found.upper, upper),
+        reason=f"{found.reason}; as unsure as one {held.clusters}th of the holdout",
+    )
+
+
+def _limit(case: Case, held: Performance | None) -> float | None:
     """What the primary metric is held against: the product objective on it, else the bound of what
     the holdout showed."""
     for objective in case.objectives:
@@ -227,20 +260,13 @@ def _limit(case: Case, held: pa.Table, held_units: Any) -> float | None:
             and objective.value is not None
         ):
             return objective.value
-    if held.num_rows < LEAST_ROWS:
+    if held is None:
         return None
-    found = measure(_label(held), _score(held), held_units, case.primary, 0.95, case.seed)
-    return found.lower if case.primary.bigger_is_better else found.upper
+    return held.lower if case.primary.bigger_is_better else held.upper
 
 
 def _label(held: pa.Table) -> Floats:
     return held[LOG.label].to_numpy()
-
-
-def _score(held: pa.Table) -> Floats:
-    if pa.types.is_list(held[LOG.score].type):
-        return np.array(held[LOG.score].to_pylist(), dtype=np.float64)
-    return held[LOG.score].to_numpy()
 
 
 def _losses(case: Case, label: Floats, score: Floats, units: Any) -> list[tuple[int, int, float]]:
@@ -264,14 +290,13 @@ def _concept(
     case: Case, held: pa.Table, held_units: Any, losses: Losses
 ) -> tuple[LossSequence | None, str]:
     """Has the loss risen since the version went live? Over all its windows so far."""
-    earlier = [one for p in case.before if p.version == case.reference.version for one in p.losses]
-    both = [*earlier, *losses]
     if case.learned:
         return None, case.learned
-    if not both:
+    earlier = [one for p in case.before if p.version == case.reference.version for one in p.losses]
+    current = _means(case, [*earlier, *losses])
+    if not current:
         return None, "no label of this version has matured yet"
-    known = _losses(case, _label(held), _score(held), held_units)
-    reference, current = ([s / n for _, n, s in side] for side in (known, both))
+    reference = [s / n for _, n, s in _losses(case, _label(held), scores_of(held), held_units)]
     try:
         # Narrow bounds see a small rise, wide ones see a large one soon: half of alpha for each.
         narrow = loss_sequence(reference, current, every=5, alpha=0.025)
@@ -282,6 +307,16 @@ def _concept(
         return None, f"not tested: {error}"
     found = wide if wide.drifted and not narrow.drifted else narrow
     return found, found.reason.replace(" row", " cluster")
+
+
+def _means(case: Case, losses: Losses) -> list[float]:
+    """The mean loss of each cluster that has ended: windows may share one."""
+    ended = (case.window[1] - _EPOCH) // duration(case.windows.cluster)
+    sums: dict[int, tuple[int, float]] = {}
+    for cluster, count, total in losses:
+        before = sums.get(cluster, (0, 0.0))
+        sums[cluster] = before[0] + count, before[1] + total
+    return [total / count for c, (count, total) in sorted(sums.items()) if c < ended]
 
 
 def _slo_windows(case: Case) -> dict[str, list[SloWindow]]:

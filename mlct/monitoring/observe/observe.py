@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlct.data.profile import Profile, profile
-from mlct.data.window import Columns, Windows, as_utc, latest
+from mlct.data.snapshot import plain_rows
+from mlct.data.window import Columns, Windows, as_utc, duration, latest
 from mlct.errors import DataError
-from mlct.evaluation.metric import Metric
+from mlct.evaluation.metric import Floats, Metric
 from mlct.monitoring.drift import DriftReport, drift, fixed_rule, reference_windows
 from mlct.monitoring.observe.log import LOG, labels_of
 from mlct.monitoring.observe.measure import Case, Measured, measured
 from mlct.monitoring.observe.observation import Observation, Past
-from mlct.monitoring.observe.reference import Reference, with_labels
+from mlct.monitoring.observe.reference import Reference, score_table, scores_of
 from mlct.monitoring.performance import Joined, join_labels
 from mlct.monitoring.policy import MonitoringPolicy
 from mlct.monitoring.slo import Objective, SloState, SloWindow, slo_states
@@ -32,7 +33,7 @@ from mlct.monitoring.trigger import (
 )
 from mlct.training import fit
 
-_LOG_COLUMNS = (LOG.id, LOG.time, "score", "version", "artifact")
+_HISTORY = 50_000  # matured rows of earlier windows show how labels arrive
 
 
 def observe(
@@ -64,11 +65,15 @@ def observe(
     spec names is missing.
     """
     start, end, as_of = as_utc(start), as_utc(end), as_utc(as_of)
+    rows, log = plain_rows(rows), plain_rows(log)
     before = sorted((p for p in before if p.end <= start), key=lambda p: p.start)
     here = (start, end)
     now, report, old, against = _drift(reference, rows, policy, tau, before, start)
-    scores = _scores(reference, log, tau)
-    joined = _joined(model, rows, log, before, columns=columns, windows=windows, as_of=as_of)
+    labels = labels_of(model, rows, columns, windows)
+    own = join_labels(log, labels.filter(pc.is_valid(labels[LOG.label])), as_of=as_of, columns=LOG)
+    joined = _after(own, before, windows)
+    part = joined.window(*here)
+    scores = _scores(reference, joined.score[part], tau)
     found = measured(
         Case(
             model=model,
@@ -97,7 +102,6 @@ def observe(
         for s in _signals(report, scores, rule, states, found, primary, end)
     ]
     newest = latest(rows[columns.time]) if rows.num_rows else None
-    part = joined.window(*here)
     kept = joined.table.slice(part.start, part.stop - part.start)
     return Observation(
         version=reference.version,
@@ -121,7 +125,7 @@ def observe(
         sequence=found.sequence,
         concept_reason=found.concept_reason,
         labels=found.labels,
-        counts=_joined(model, rows, log, (), columns=columns, windows=windows, as_of=as_of).counts,
+        counts={**own.counts, "unseen_classes": labels[LOG.label].null_count},
         behaviour=found.behaviour,
         slo_windows=slo_windows,
         slos=states,
@@ -168,44 +172,45 @@ def _drift(
     return now, report, old, against
 
 
-def _scores(reference: Reference, log: pa.Table, tau: float) -> DriftReport | None:
+def _scores(reference: Reference, score: Floats, tau: float) -> DriftReport | None:
     """Drift of the scores against those on the holdout; None without a score."""
-    if not log.num_rows:
+    if not len(score):
         return None
-    sides = [_score_table(t) for t in (reference.held, log)]
-    return drift(*sides, tau=tau, predictions=list(sides[0].column_names))
+    old, new = score_table(scores_of(reference.held)), score_table(score)
+    names = list(old.column_names)
+    return drift(old, new, tau=tau, predictions=names, past=reference.usual_scores)
 
 
-def _score_table(log: pa.Table) -> pa.Table:
-    column = log[LOG.score]
-    if not pa.types.is_list(column.type):
-        return pa.table({"score": column})
-    values = np.array(column.to_pylist(), dtype=np.float64)
-    return pa.table({f"score of class {c}": values[:, c] for c in range(values.shape[1])})
-
-
-def _joined(
-    model: fit.Model,
-    rows: pa.Table,
-    log: pa.Table,
-    before: Sequence[Past],
-    *,
-    columns: Columns,
-    windows: Windows,
-    as_of: datetime,
-) -> Joined:
-    """The window's predictions and those of the windows before, with their labels."""
-    labels = labels_of(model, rows, columns, windows)
+def _after(own: Joined, before: Sequence[Past], windows: Windows) -> Joined:
+    """The window's rows after the newest matured ones of windows before: how labels arrive."""
+    matured = pa.scalar(own.as_of - duration(windows.label_delay), pa.timestamp("us", "UTC"))
+    kinds = own.table.schema
     earlier = [
-        p.joined
+        p.joined.filter(pc.less(p.joined[LOG.time], matured))
         for p in before
-        if p.joined is not None and p.joined.schema.field(LOG.score) == log.schema.field(LOG.score)
+        # Ids and scores of another kind belong to what was before.
+        if p.joined is not None and p.joined.select(kinds.names).schema.equals(kinds)
     ]
-    kinds = labels.schema
-    told = [t.select(kinds.names).filter(pc.is_valid(t[LOG.label])).cast(kinds) for t in earlier]
-    logs = [t.select(_LOG_COLUMNS).cast(log.schema) for t in earlier]
-    return join_labels(
-        pa.concat_tables([*logs, log]), pa.concat_tables([*told, labels]), as_of=as_of, columns=LOG
+    if not earlier:
+        return own
+    told = pa.concat_tables(earlier)
+    told = told.slice(max(told.num_rows - _HISTORY, 0))
+    labels = told.select([LOG.id, LOG.label, LOG.label_time])
+    past = join_labels(
+        told.select(kinds.names),
+        labels.filter(pc.is_valid(labels[LOG.label])),
+        as_of=own.as_of,
+        columns=LOG,
+    )
+    if past.score.shape[1:] != own.score.shape[1:]:  # an empty window has no classes
+        return own
+    return replace(
+        own,
+        table=pa.concat_tables([past.table, own.table]),
+        time=np.concatenate([past.time, own.time]),
+        score=np.concatenate([past.score, own.score]),
+        label=np.concatenate([past.label, own.label]),
+        labelled_at=np.concatenate([past.labelled_at, own.labelled_at]),
     )
 
 
@@ -213,16 +218,9 @@ def _labelled(kept: pa.Table, joined: Joined, part: slice) -> pa.Table:
     """The window's log with the labels that were known."""
     label, at = joined.label[part], joined.labelled_at[part]
     missing = np.isnan(label)
-    labels = pa.table(
-        {
-            LOG.id: kept[LOG.id],
-            LOG.label: pa.array(label, mask=missing),
-            LOG.label_time: pa.array(at, pa.timestamp("us"), mask=missing).cast(
-                pa.timestamp("us", "UTC")
-            ),
-        }
-    )
-    return with_labels(kept, labels)
+    times = pa.array(at, pa.timestamp("us"), mask=missing).cast(pa.timestamp("us", "UTC"))
+    kept = kept.append_column(LOG.label, pa.array(label, mask=missing))
+    return kept.append_column(LOG.label_time, times)
 
 
 def _by_indicator(

@@ -4,16 +4,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlct.data import snapshot
 from mlct.data.digest import canonical
 from mlct.data.profile import Profile, profile
-from mlct.data.window import Columns, Windows, parse_instant, scalar
+from mlct.data.window import Columns, Windows, parse_instant
 from mlct.errors import DataError
+from mlct.evaluation.metric import Floats
 from mlct.monitoring.drift import Spread, spreads
 from mlct.monitoring.observe.log import LOG, labels_of, predict
 from mlct.training import fit
@@ -21,6 +24,7 @@ from mlct.training import fit
 FORMAT = "mlct.reference/v1"
 #: Prefix of the columns of a regression's holdout that hold its features as the model sees them.
 FEATURE = "feature "
+_STRETCHES = 200  # of the training rows show how much columns move by themselves
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -28,13 +32,15 @@ class Reference:
     """The reference of one version.
 
     `profile` is that of the training rows' features, `usual` how much they move from window to
-    window by themselves; `held` are the holdout's rows as a log with labels, which the version did
-    not learn from; `learned_until` is where its training rows end.
+    window by themselves, `usual_scores` how much the scores of these rows do; `held` are the
+    holdout's rows as a log with labels, which the version did not learn from; `learned_until`
+    is where its training rows end.
     """
 
     version: int
     profile: Profile
     usual: Mapping[str, Spread]
+    usual_scores: Mapping[str, Spread]
     held: pa.Table
     importance: Mapping[str, float]
     learned_until: datetime
@@ -48,6 +54,7 @@ class Reference:
                     "version": self.version,
                     "profile": store.put(self.profile.to_bytes()),
                     "usual": {n: asdict(s) for n, s in self.usual.items()},
+                    "usual_scores": {n: asdict(s) for n, s in self.usual_scores.items()},
                     "held": snapshot.write(store, self.held).digest,
                     "importance": dict(self.importance),
                     "learned_until": self.learned_until.isoformat(),
@@ -65,6 +72,7 @@ class Reference:
             version=content["version"],
             profile=Profile.from_bytes(store.get(content["profile"])),
             usual={n: Spread(**s) for n, s in content["usual"].items()},
+            usual_scores={n: Spread(**s) for n, s in content["usual_scores"].items()},
             held=snapshot.read(store, content["held"]).to_table(),
             importance=content["importance"],
             learned_until=parse_instant(content["learned_until"]),
@@ -85,19 +93,13 @@ def reference_of(
 ) -> Reference:
     """The reference of a version from the rows that it learned from and was judged on.
 
-    Training rows in stretches of `step` show how much features move by themselves.
+    Training rows in stretches of `step` show how much features and scores move by themselves.
     """
-    names = [f.name for f in model.features]
-    of_train = profile(train.select(names))
-    times = train[columns.time]
-    bounds = pc.min_max(times)
-    start, past = bounds["min"].as_py(), []
-    while start is not None and start <= bounds["max"].as_py():
-        low, high = (scalar(t, times.type) for t in (_aware(start), _aware(start + step)))
-        part = train.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
-        if part.num_rows:
-            past.append(profile(part.select(names), edges_from=of_train))
-        start += step
+    train = train.sort_by(columns.time)
+    features = train.select([f.name for f in model.features])
+    cuts = _cuts(train[columns.time], step)
+    of_train, usual = _usual(features, cuts)
+    _, usual_scores = _usual(score_table(model.score(train)), cuts)
     log = predict(model, holdout, None, columns=columns, version=version, artifact=artifact)
     held = with_labels(log, labels_of(model, holdout, columns, windows))
     if model.task == "regression":  # a model of its loss learns from them
@@ -107,7 +109,8 @@ def reference_of(
     return Reference(
         version=version,
         profile=of_train,
-        usual=spreads(of_train, past),
+        usual=usual,
+        usual_scores=usual_scores,
         held=held,
         importance=model.importance(),
         learned_until=learned_until,
@@ -123,5 +126,33 @@ def with_labels(log: pa.Table, labels: pa.Table) -> pa.Table:
     return log
 
 
-def _aware(instant: Any) -> datetime:
-    return parse_instant(instant.isoformat())
+def score_table(score: Floats) -> pa.Table:
+    """Scores (n,) or (n, classes) as one column each."""
+    if score.ndim == 1:
+        return pa.table({"score": score})
+    return pa.table({f"score of class {c}": column for c, column in enumerate(score.T)})
+
+
+def scores_of(log: pa.Table) -> Floats:
+    """The scores of a reference's log: (n,), or (n, classes)."""
+    column = log[LOG.score].combine_chunks()
+    if not pa.types.is_list(column.type):
+        found: Floats = column.to_numpy()
+        return found
+    return pc.list_flatten(column).to_numpy().reshape(len(column), -1)
+
+
+def _cuts(times: pa.ChunkedArray, step: timedelta) -> list[int]:
+    """Where stretches of `step` begin and end in sorted times; those without a row are left out."""
+    at = times.cast(pa.timestamp("us", times.type.tz), safe=False).cast(pa.int64()).to_numpy()
+    starts = np.arange(at[0], at[-1] + 1, step // timedelta(microseconds=1))
+    return [*np.unique(np.searchsorted(at, starts)).tolist(), len(at)]
+
+
+def _usual(rows: pa.Table, cuts: list[int]) -> tuple[Profile, dict[str, Spread]]:
+    whole, stretches = profile(rows), list(pairwise(cuts))
+    if len(stretches) > _STRETCHES:  # at random: every 24th hour would be one hour of the day
+        chosen = np.random.default_rng(0).choice(len(stretches), _STRETCHES, replace=False)
+        stretches = [stretches[i] for i in sorted(chosen)]
+    parts = [profile(rows.slice(a, b - a), edges_from=whole) for a, b in stretches]
+    return whole, spreads(whole, parts)

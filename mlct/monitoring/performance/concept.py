@@ -208,6 +208,8 @@ def _stake(x: Floats, limit: float, every: int) -> Floats:
 def _denied(x: Floats, every: int, level: float) -> float:
     """The largest mean against which `level` was won at some time; 0 if none."""
     low, high = 0.0, float(x.max())
+    if not high:
+        return low
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
         if _stake(x, middle, every).max() >= level:

@@ -241,6 +241,54 @@ def test_a_run_for_no_window_says_so(live, why):
     assert "the run is for no window" in why(done)
 
 
+def test_labels_that_the_version_never_saw_are_a_warning(live, trips, check):
+    rows = trips()
+    late = [7 if i % 50 == 0 else v for i, v in enumerate(rows["late"].to_pylist())]
+    live.feed(rows.set_column(3, "late", pa.array(late)))
+    done = monitor(live, "2024-02-02")
+    assert "unseen classes" in check(done, "labels").description
+    assert not check(done, "labels").passed
+    assert check(done, "realised_performance").metadata["roc_auc"].value > 0.5
+
+
+def test_ids_of_another_kind_are_told_and_stop_no_later_window(live, trips, check, why):
+    monitor(live, "2024-01-25")
+    rows = trips()
+    live.feed(rows.set_column(0, "trip_id", pa.array(range(rows.num_rows))))
+    assert check(monitor(live, "2024-02-02"), "scored").passed
+    done = live.monitor("2024-01-25")
+    assert "ids and scores of one kind" in check(done, "scored").description
+    assert "ids are int64" in why(done) or "ids are" in why(done)
+
+
+def test_a_window_that_the_store_lost_is_measured_anew(live, why):
+    monitor(live, "2024-01-25")
+    lost = [detail(live)["joined"], kept(live)[0]["detail"]]
+    for path in live.root.rglob("*"):
+        if path.name in lost:
+            path.unlink()
+    done = live.monitor("2024-02-02")
+    assert "there is no object" in why(done)
+    monitor(live, "2024-01-25")
+    monitor(live, "2024-02-02")
+    assert len(kept(live)) == 2
+
+
+def test_of_a_long_history_only_the_last_windows_are_read(live, monkeypatch):
+    from mlct.defs.assets import monitoring
+
+    for day in ("2024-01-18", "2024-01-25"):
+        monitor(live, day)
+    (oldest,) = [
+        d for n, d in live.home.store.refs("documents/late/monitoring/").items() if "01-15" in n
+    ]
+    for path in live.root.rglob(oldest):
+        path.unlink()
+    monkeypatch.setattr(monitoring, "KEEP", 2)
+    monitor(live, "2024-02-02")
+    assert [w["start"][:10] for w in kept(live)] == ["2024-01-22", "2024-01-29"]
+
+
 def test_a_window_without_rows_is_stale_and_nothing_else(live, trips, check):
     live.feed(trips().slice(0, 0))
     done = monitor(live)

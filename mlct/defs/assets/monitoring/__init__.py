@@ -1,7 +1,9 @@
 """`m/monitoring`: one window of the model in production, against what its version was made from."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -19,10 +21,11 @@ from mlct.defs.assets.windows import bounds_of, freshness, windows_of
 from mlct.defs.io_manager import as_dataset
 from mlct.defs.names import key, settings
 from mlct.defs.resources import MlctHome
-from mlct.errors import DataError
+from mlct.errors import DataError, SnapshotMissing
 from mlct.monitoring.observe import Observation, Reference, observe, reference_of
 from mlct.monitoring.observe.log import served_by, within
 from mlct.monitoring.observe.observation import Past, past
+from mlct.monitoring.slo import SloWindow
 from mlct.release.ledger import instant
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
@@ -76,7 +79,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
         as_of = parse_instant(config.as_of) if config.as_of else home.ledger.clock()
         known = [w for w in windows_kept(mlct, spec) if w["calendar"] == _calendar(spec)]
         details = _details(home, spec, [w for w in known if w["start"] < instant(start)])
-        same = _details(home, spec, [w for w in known if w["start"] == instant(start)])
+        same = [w for w in known if w["start"] == instant(start)]
         seen = _seen(
             home,
             spec,
@@ -87,7 +90,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
             end,
             as_of,
             [p for _, p in details],
-            [p for _, p in same],
+            _told(home, same),
         )
         stored = _keep(mlct, spec, seen, context.run.run_id)
         if not config.as_of:
@@ -127,6 +130,15 @@ def _details(
     return found[::-1]
 
 
+def _told(home: Home, same: list[dict[str, Any]]) -> dict[str, Sequence[SloWindow]]:
+    """What was known of the window's indicators; of a window that was lost nothing."""
+    try:
+        contents = [json.loads(home.store.get(w["detail"])) for w in same]
+    except SnapshotMissing:
+        return {}
+    return {n: w for c in contents for n, w in past(c).slo_windows.items()}
+
+
 def _seen(
     home: Home,
     spec: ModelSpec,
@@ -137,11 +149,10 @@ def _seen(
     end: datetime,
     as_of: datetime,
     before: list[Past],
-    same: list[Past],
+    known: Mapping[str, Sequence[SloWindow]],
 ) -> Observation:
     """The window; what others reported of it once is kept when it is measured again."""
     told = reported_windows(home, spec.name, spec.slot, spec.slos)
-    known = {n: list(w) for p in same for n, w in p.slo_windows.items()}
     reported = {
         name: list(
             {
@@ -150,7 +161,7 @@ def _seen(
                 if start <= w.start and w.end <= end
             }.values()
         )
-        for name in told | known
+        for name in {*told, *known}
     }
     training = next(
         r.predicate
@@ -185,7 +196,9 @@ def _reference(
 ) -> Reference:
     """What a version is compared with: made once, then read."""
     store, artifact = home.store, training["artifact"]
-    place = f"documents/{spec.name}/reference/{artifact}/{spec.monitoring.every}"
+    # Two recipes may give one artifact, of which each version has its own training rows.
+    place = f"documents/{spec.name}/reference/{artifact}/"
+    place += f"{training['version']}-{spec.monitoring.every}"
     kept = store.ref(place)
     if kept is not None:
         return Reference.kept(store, kept)
@@ -240,9 +253,10 @@ def _keep(mlct: MlctHome, spec: ModelSpec, seen: Observation, run: str) -> list[
     place = f"documents/{spec.name}/monitoring/windows/"
     store.set_ref(place + seen.start.strftime("%Y-%m-%dT%H"), store.put(canonical(window)))
     with alone(mlct.home):  # windows of a backfill end at once: none takes another's place
-        kept = [json.loads(store.get(digest)) for _, digest in sorted(store.refs(place).items())]
-        # Windows of another calendar overlap these.
-        windows = [w for w in kept if w["calendar"] == window["calendar"]][-KEEP:]
+        newest = (json.loads(store.get(d)) for _, d in sorted(store.refs(place).items())[::-1])
+        # Windows of another calendar overlap these. Of a long history only the last are read.
+        same = (w for w in newest if w["calendar"] == window["calendar"])
+        windows = list(islice(same, KEEP))[::-1]
         content = {"format": FORMAT, "model": spec.name, "windows": windows}
         mlct.hand_on(spec.name, "monitoring", run, content)
     return windows

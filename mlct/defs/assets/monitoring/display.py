@@ -40,6 +40,7 @@ CHECKS = {
 _BEHAVIOUR = "Metrics of the product, from MonitoringPolicy.behaviour."
 _WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 _PANELS = 4
+_WRONG = ("conflicting", "conflicting_labels", "early_labels", "unseen_classes")
 
 
 def check_specs(spec: ModelSpec, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
@@ -163,7 +164,7 @@ def _labels(seen: Observation) -> dg.AssetCheckResult:
     numbers: dict[str, float | None] = {}
     numbers |= {f"delay q{q:g} (h)": s / 3600 for q, s in state.delay.items()}
     numbers |= {"labelled": state.share, "usual": state.usual}
-    wrong = [n for n in ("conflicting", "conflicting_labels", "early_labels") if seen.counts[n]]
+    wrong = [n for n in _WRONG if seen.counts[n]]
     said = "; ".join([state.reason, *(f"{seen.counts[n]} {n.replace('_', ' ')}" for n in wrong)])
     return _check(LABELS, not state.late and not wrong, said, numbers)
 
