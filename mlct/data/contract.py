@@ -29,6 +29,9 @@ class Violation:
     observed: str
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.column} {self.rule} saw {self.observed}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContractReport:
@@ -56,6 +59,32 @@ def suite_of(contract: Suite | Callable[[], Suite]) -> Suite:
     if not suite.expectations:
         raise SpecError(f"the contract {suite.name!r} has no expectations", expected="at least one")
     return suite
+
+
+def row_rules(suite: Suite) -> Suite | None:
+    """The rules of a suite on the values of rows; None without one.
+
+    Of a window, they tell what the whole suite would of a training set with these rows in it: rules
+    on the table, such as its number of rows, speak of whole training sets only.
+    """
+    from great_expectations import ExpectationSuite
+    from great_expectations.expectations import expectation as kinds
+
+    of_rows = (
+        kinds.ColumnMapExpectation,
+        kinds.ColumnPairMapExpectation,
+        kinds.MulticolumnMapExpectation,
+    )
+    rules = [e.copy(update={"id": None}) for e in suite.expectations if isinstance(e, of_rows)]
+    return ExpectationSuite(name=suite.name, expectations=rules) if rules else None
+
+
+def parameters_of(time: pa.DataType, **instants: datetime) -> dict[str, datetime]:
+    """Parameters as a time column has them: without a zone where it has none, as Great Expectations
+    compares such times to such only."""
+    if time.tz is not None:
+        return instants
+    return {name: at.replace(tzinfo=None) for name, at in instants.items()}
 
 
 def contract_digest(suite: Suite) -> str:
@@ -115,9 +144,11 @@ def _violation(result: Any) -> Violation:
     config = result.expectation_config
     kwargs = {k: v for k, v in config.kwargs.items() if k not in ("batch_id", "column")}
     raised = (result.exception_info or {}).get("exception_message") or "; ".join(
-        str(info.get("exception_message"))
-        for info in (result.exception_info or {}).values()
-        if isinstance(info, dict) and info.get("raised_exception")
+        dict.fromkeys(
+            str(info.get("exception_message"))
+            for info in (result.exception_info or {}).values()
+            if isinstance(info, dict) and info.get("raised_exception")
+        )
     )
     seen = result.result or {}
     observed = seen.get("observed_value")

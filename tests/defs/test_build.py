@@ -25,6 +25,7 @@ SIGNALS = (
     "estimated_performance",
     "concept_drift",
     "labels",
+    "contract",
     "objectives",
     "staleness",
 )

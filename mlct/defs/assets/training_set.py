@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mlct.data import snapshot
-from mlct.data.contract import ContractReport, contract_digest, suite_of, validate
+from mlct.data.contract import ContractReport, contract_digest, parameters_of, suite_of, validate
 from mlct.data.window import Cut, as_utc, cut, data_end, duration, parse_instant
 from mlct.defs.io_manager import as_dataset
 from mlct.defs.names import CONTRACT, key, settings
@@ -110,13 +110,14 @@ def _validate(spec: ModelSpec, suite: Any, rows: Cut) -> ContractReport:
     import pyarrow as pa
 
     both = pa.concat_tables([rows.train, rows.holdout])
-    instants = {
-        name: getattr(rows, name)
-        for name in ("as_of", "train_start", "holdout_start", "holdout_end")
-    } | {"fresh_after": rows.holdout_end - duration(spec.windows.cluster)}
-    if both.schema.field(spec.columns.time).type.tz is None:
-        # Great Expectations compares times without a zone to such times only.
-        instants = {name: at.replace(tzinfo=None) for name, at in instants.items()}
+    instants = parameters_of(
+        both.schema.field(spec.columns.time).type,
+        as_of=rows.as_of,
+        train_start=rows.train_start,
+        holdout_start=rows.holdout_start,
+        holdout_end=rows.holdout_end,
+        fresh_after=rows.holdout_end - duration(spec.windows.cluster),
+    )
     return validate(suite, both, parameters=instants)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlct.data.contract import ContractReport
 from mlct.data.digest import digest
 from mlct.data.profile import Profile
 from mlct.data.window import parse_instant
@@ -74,6 +75,7 @@ class Observation:
     slo_windows: Mapping[str, Sequence[SloWindow]]
     slos: Sequence[SloState]
     refused: str
+    contract: ContractReport | None
     losses: Losses
     joined: pa.Table
     signals: Sequence[WindowResult]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlct.data.contract import ContractReport
 from mlct.data.profile import Profile, profile
 from mlct.data.snapshot import plain_rows
 from mlct.data.window import Columns, Windows, as_utc, duration, latest
@@ -54,15 +55,16 @@ def observe(
     objectives: Sequence[Objective] = (),
     before: Sequence[Past] = (),
     reported: Mapping[str, Sequence[SloWindow]] | None = None,
+    contract: ContractReport | None = None,
     seed: int = 0,
 ) -> Observation:
     """Measure the window `[start, end)`: its feature rows, with the labels that they have, and its
     prediction log, against the reference of the version that scored most of them.
 
     `before` are the windows that ended earlier, oldest first; `reported` are windows of indicators
-    that somebody else measures, such as latencies. Nothing that is wrong with one part of the
-    window takes the other parts away: it is told there. Raises DataError where a column that the
-    spec names is missing.
+    that somebody else measures, such as latencies; `contract` is its verdict on the rows. Nothing
+    that is wrong with one part of the window takes the other parts away: it is told there. Raises
+    DataError where a column that the spec names is missing.
     """
     start, end, as_of = as_utc(start), as_utc(end), as_utc(as_of)
     rows, log = plain_rows(rows), plain_rows(log)
@@ -96,7 +98,8 @@ def observe(
     rule = None
     if policy.fixed_psi is not None and report is not None:
         rule = fixed_rule(report, limit=policy.fixed_psi)
-    refused = refusal(drift=report, flips=_flips(model, reference, found), planned=policy.planned)
+    flips = _flips(model, reference, found)
+    refused = refusal(contract=contract, drift=report, flips=flips, planned=policy.planned)
     signals = [
         replace(s, refused=refused)
         for s in _signals(report, scores, rule, states, found, primary, end)
@@ -130,6 +133,7 @@ def observe(
         slo_windows=slo_windows,
         slos=states,
         refused=refused,
+        contract=contract,
         losses=found.losses,
         joined=_labelled(kept, joined, part),
         signals=signals,

@@ -113,7 +113,7 @@ def refusal(
     """
     told = []
     if contract is not None and not contract.passed:
-        first = f" ({contract.violations[0]})" if contract.violations else ""
+        first = f" ({'; '.join(map(str, contract.violations[:3]))})" if contract.violations else ""
         told.append(f"its contract failed{first}")
     for column in drift.columns.values() if drift is not None else ():
         if column.name in planned or column.prediction or not column.drifted:

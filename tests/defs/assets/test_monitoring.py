@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -23,6 +24,7 @@ CHECKS = {
     "estimated_performance",
     "concept_drift",
     "labels",
+    "contract",
     "objectives",
     "staleness",
 }
@@ -58,6 +60,13 @@ def monitor(world: Any, *words: Any, **more: Any) -> Any:
     done = world.monitor(*words, **more)
     assert done.success
     return done
+
+
+def unique() -> Any:
+    from great_expectations import ExpectationSuite
+    from great_expectations.expectations import ExpectColumnValuesToBeUnique
+
+    return ExpectationSuite("trips", [ExpectColumnValuesToBeUnique(column="trip_id")])
 
 
 def kept(world: Any) -> list[dict[str, Any]]:
@@ -144,6 +153,10 @@ def test_a_feature_that_is_gone_is_told_although_nothing_can_be_scored(live, tri
 def test_a_planned_change_is_no_reason_to_refuse(live, trips):
     live.declare(monitoring=mlct.MonitoringPolicy(planned=["stops"]))
     live.feed(trips().drop_columns(["stops"]))
+    monitor(live)
+    found = kept(live)[-1]["signals"][0]["refused"]
+    assert found.startswith("its contract failed (stops"), "it was not changed with the plan"
+    live.declare(monitoring=live.spec.monitoring, contract=unique)
     monitor(live)
     assert kept(live)[-1]["signals"][0]["refused"] == ""
 
@@ -249,6 +262,24 @@ def test_labels_that_the_version_never_saw_are_a_warning(live, trips, check):
     assert "unseen classes" in check(done, "labels").description
     assert not check(done, "labels").passed
     assert check(done, "realised_performance").metadata["roc_auc"].value > 0.5
+
+
+def test_a_window_that_breaks_the_contract_is_not_learned_from(live, trips, check):
+    """By its rules on values, on rows that have labels. Those on tables are of training sets."""
+    monitor(live, "2024-02-02")
+    assert kept(live)[-1]["signals"][0]["refused"] == ""
+    rows = trips()
+    third = pa.array(np.arange(rows.num_rows) % 3 == 0)
+    places = [rows.column_names.index(n) for n in ("stops", "late")]
+    rows = rows.set_column(places[0], "stops", pc.if_else(third, 99, rows["stops"]))
+    live.feed(rows)
+    done = monitor(live, "2024-02-02")
+    found = check(done, "contract")
+    assert (found.passed, found.severity) == (False, WARN)
+    assert "stops expect_column_values_to_be_between saw 99" in found.description
+    assert all("its contract failed (stops" in s["refused"] for s in kept(live)[-1]["signals"])
+    live.feed(rows.set_column(places[1], "late", pc.if_else(third, None, rows["late"])))
+    assert check(monitor(live, "2024-02-02"), "contract").passed, "no label, nothing to learn"
 
 
 def test_ids_of_another_kind_are_told_and_stop_no_later_window(live, trips, check, why):

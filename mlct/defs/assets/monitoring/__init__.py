@@ -8,13 +8,15 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlct.adapters.home import Home
 from mlct.adapters.signals import SLO_BREACHES, alone, reported_windows
 from mlct.data import snapshot
+from mlct.data.contract import ContractReport, parameters_of, row_rules, suite_of, validate
 from mlct.data.digest import canonical
 from mlct.data.profile import Profile
-from mlct.data.window import parse_instant
+from mlct.data.window import duration, parse_instant
 from mlct.defs.assets.monitoring import display
 from mlct.defs.assets.monitoring.incidents import tell
 from mlct.defs.assets.windows import bounds_of, freshness, windows_of
@@ -36,6 +38,8 @@ FORMAT = "mlct.monitoring/v1"
 KEEP = 60
 #: Windows before this one whose labels show how labels arrive.
 JOINED = 4
+#: Labelled rows of which a contract's rules ("at most 1 % missing") can be judged.
+LEAST_JUDGED = 100
 
 
 class MonitoringConfig(dg.Config):
@@ -170,10 +174,11 @@ def _seen(
     )
     artifact = training["artifact"]
     model = fit.unpack(fit.kept(home.models, artifact), trusted=spec.trusted_types)
+    rows = within(as_dataset(features), spec.columns, start, end)
     return observe(
         model,
         _reference(home, spec, model, training),
-        within(as_dataset(features), spec.columns, start, end),
+        rows,
         log,
         artifact=artifact,
         start=start,
@@ -187,8 +192,29 @@ def _seen(
         objectives=spec.slos,
         before=before,
         reported=reported,
+        contract=_contract(spec, rows, start, end, as_of),
         seed=spec.seed,
     )
+
+
+def _contract(
+    spec: ModelSpec, rows: pa.Table, start: datetime, end: datetime, as_of: datetime
+) -> ContractReport | None:
+    """What the contract's rules on values say of the rows that a retrain would learn from; None
+    where they are too few for a share, or there is no such rule."""
+    rows = rows.filter(pc.is_valid(rows[spec.columns.label]))
+    rules = row_rules(suite_of(spec.contract)) if rows.num_rows >= LEAST_JUDGED else None
+    if rules is None:
+        return None
+    instants = parameters_of(
+        rows.schema.field(spec.columns.time).type,
+        as_of=as_of,
+        train_start=start,
+        holdout_start=start,
+        holdout_end=end,
+        fresh_after=end - duration(spec.windows.cluster),
+    )
+    return validate(rules, rows, parameters=instants)
 
 
 def _reference(

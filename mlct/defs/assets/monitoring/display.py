@@ -12,6 +12,7 @@ from mlct.defs.assets.windows import window_check
 from mlct.defs.names import (
     BEHAVIOUR,
     CONCEPT,
+    CONTRACT,
     DRIFT,
     ESTIMATED,
     LABELS,
@@ -34,6 +35,8 @@ CHECKS = {
     CONCEPT: "Has the loss risen at any time since the version went live? Is the metric what the "
     "scores promise?",
     LABELS: "Do labels arrive, as many and as soon as usual?",
+    CONTRACT: "Do the contract's rules on values hold for the labelled rows? Until they do, no "
+    "sensor retrains on this window.",
     OBJECTIVES: "The objectives of ModelSpec.slos. An error where a person is called.",
     STALENESS: "Are there rows up to the window's end, and is the version young enough?",
 }
@@ -81,7 +84,7 @@ def result(
     if first.value is not None:
         shown[first.metric] = first.value
     checks = [_drift(seen), _scores(seen), _realised(seen), _estimated(seen), _concept(seen)]
-    checks += [_labels(seen), _slos(seen), _staleness(spec, seen)]
+    checks += [_labels(seen), _contract(seen), _slos(seen), _staleness(spec, seen)]
     if spec.monitoring.behaviour:
         checks.append(_behaviour(seen))
     return dg.MaterializeResult(metadata=shown, check_results=checks)
@@ -157,6 +160,17 @@ def _concept(seen: Observation) -> dg.AssetCheckResult:
         numbers = {"allowed loss": seen.sequence.allowed, "shown above": seen.sequence.lower}
     gap = seen.gap is not None and seen.gap.drifted
     return _check(CONCEPT, not (signal.breached or gap), signal.reason, numbers)
+
+
+def _contract(seen: Observation) -> dg.AssetCheckResult:
+    found = seen.contract
+    if found is None:
+        return _check(CONTRACT, True, "no rule on values, or too few labelled rows to judge", {})
+    bad = found.violations
+    said = f"{len(bad)} of {found.expectations} rules on values failed: " + "; ".join(map(str, bad))
+    if found.passed:
+        said = f"all {found.expectations} rules on values hold"
+    return _check(CONTRACT, found.passed, said, {"failed": len(bad)})
 
 
 def _labels(seen: Observation) -> dg.AssetCheckResult:
