@@ -61,6 +61,7 @@ def show(home: Home) -> Answer:
         "problem": problem,
         "governors": [p.name for p in current.governors] if current else [],
         "quorum": policy.quorum(current, home.ledger.clock()) if current else 0,
+        "strictest": policy.strictest(current) if current else 0,
         "waiting": {name: list(who) for name, who in policy.waiting(home.ledger).items()},
         "chain": rows,
     }
@@ -74,13 +75,18 @@ def _text(content: dict[str, Any]) -> str:
         state = "the file is in force"
     else:
         state = "the file is NOT in force: nothing can be promoted until `mlct policy sign`"
+    few = (
+        f": too few govern for the {content['strictest']} whom a tier asks for"
+        if content["quorum"] < content["strictest"]
+        else ""
+    )
     text = pairs(
         [
             ("in force", content["in_force"]),
             ("file", content["file"] or content["problem"]),
             ("state", state),
             ("may change it", ", ".join(content["governors"])),
-            ("signatures", f"{content['quorum']} of these"),
+            ("signatures", f"{content['quorum']} of these" + few),
             *(
                 ("waits", f"{name[:12]}, signed by {', '.join(who)}")
                 for name, who in content["waiting"].items()

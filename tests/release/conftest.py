@@ -306,11 +306,10 @@ class World:
         for person in people or ("ana", "ben"):
             self.answer(person, version)
 
-    def weaken(self) -> None:
+    def weaken(self, **changes: Any) -> None:
         """One approver is enough from now on, says who edits the file."""
-        self.edit_approvers(
-            tiers={"high": {"approvers": 1, "author": True, "distinct_roles": False}}
-        )
+        one = {"approvers": 1, "author": True, "distinct_roles": False}
+        self.edit_approvers(tiers={"high": one}, **changes)
 
     def edit_approvers(self, **changes: Any) -> None:
         """Only on disk: nobody signed it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import sshsig_mutants
 from mlct.errors import ApprovalInvalid
 from mlct.release.approval.approvers import Tier, load, parse
 from mlct.release.approval.signature import PublicKey
@@ -126,6 +127,26 @@ def test_nobody_stands_in_the_file_twice(line, other, second):
         parse({"people": [person(line), second(line, other)]})
 
 
+@pytest.mark.parametrize("spelling", ["\uff21na Li", "An\u200ba Li", "ana  li", "ANA LI"])
+def test_nobody_is_two_people_by_two_spellings(line, other, spelling):
+    with pytest.raises(ApprovalInvalid, match=r"people\[2\]"):
+        parse({"people": [person(line, name="Ana Li"), person(other, name=spelling)]})
+
+
+def test_an_address_stands_without_a_name(line):
+    with pytest.raises(ApprovalInvalid, match="without a name"):
+        parse({"people": [person(line, emails=["Ana <ana@x.example>"])]})
+
+
+def test_touch_is_demanded_only_where_somebody_could_take_it_back(line, other):
+    touched = sshsig_mutants.security_key("sk-ssh-ed25519@openssh.com")(b"").public
+    both = [person(line), person(other, name="ben", keys=[touched])]
+    tiers = {"high": {"touch": True}}
+    assert [p.name for p in parse({"people": both, "tiers": tiers}).governors] == ["ben"]
+    with pytest.raises(ApprovalInvalid, match="a security key of somebody who may change the file"):
+        parse({"people": [both[0], person(other, name="ben")], "tiers": tiers})
+
+
 def test_nobody_lists_one_key_twice(line):
     with pytest.raises(ApprovalInvalid, match=r"people\[1\]"):
         parse({"people": [person(line, keys=[line, line + " again"])]})
@@ -219,7 +240,8 @@ def test_the_default_tiers_ask_for_one_one_other_and_two_roles(line):
 )
 @pytest.mark.parametrize("name", ["low", "medium", "high"])
 def test_a_tier_changes_only_what_the_file_says(line, other, name, says):
-    people = [person(line), person(other, name="ben", roles=["product"])]
+    touched = sshsig_mutants.security_key("sk-ssh-ed25519@openssh.com")(b"").public
+    people = [person(line), person(other, name="ben", roles=["product"], keys=[other, touched])]
     entry = {n: list(v) if isinstance(v, tuple) else v for n, v in says.items()}
     default = dict(parse({"people": people}).tiers)
     expected = default | {name: replace(default[name], **says)}

@@ -112,7 +112,8 @@ def a_departed_approver(world: Any) -> None:
 
 
 def a_key_without_touch(world: Any) -> None:
-    world.change_approvers(tiers={"high": {"touch": True}})
+    sign = sshsig_mutants.security_key("sk-ssh-ed25519@openssh.com")
+    world.change_approvers(tiers={"high": {"touch": True}}, cid={"keys": [sign(b"").public]})
     world.evaluate(2)
     world.approve(2)
 
@@ -395,6 +396,20 @@ def a_policy_that_one_alone_signed(world: Any) -> None:
     world.answer("ben", 2)
 
 
+def a_policy_signed_under_a_clock_set_forward(world: Any) -> None:
+    """To when the others have left: then one alone would do."""
+    leave = {"not_after": world.clock() + timedelta(days=365)}
+    stay = dict.fromkeys(("ben", "cid", "dan"), leave)
+    world.change_approvers("ana", **stay)
+    world.clock.time += timedelta(days=366)
+    world.weaken(**stay)
+    how = {"key": world.keys["ana"], "comment": "", "at": world.clock()}
+    policy.change(world.ledger, world.approvers, **how)
+    world.clock.time -= timedelta(days=366)
+    world.evaluate(2, approvers_policy=world.approvers.digest)
+    world.answer("ana", 2)
+
+
 def a_policy_that_nobody_signed(world: Any) -> None:
     world.weaken()
     append_policy(world)
@@ -518,6 +533,7 @@ TABLE = [
     (a_policy_pinned_again_after_the_evidence, "policy-of-evidence"),
     (a_policy_that_nobody_signed, "policy"),
     (a_policy_that_one_alone_signed, "policy"),
+    (a_policy_signed_under_a_clock_set_forward, "policy"),
     (a_policy_signed_by_a_stranger, "policy"),
     (a_policy_signed_by_who_may_not, "policy"),
     (an_old_policy_replayed, "policy"),

@@ -214,6 +214,33 @@ def test_no_honest_move_is_ever_doubted(put_forward):
         require_approved(world.ledger, move)
 
 
+def test_what_is_yet_to_come_moves_nothing_before(put_forward):
+    """Under a clock set forward whoever is left then would be enough."""
+    put_forward.clock.time += DAY
+    put_forward.evaluate(2)
+    put_forward.approve(2)
+    move = put_forward.promote(2)
+    require_approved(put_forward.ledger, move)
+    put_forward.clock.time -= DAY
+    with pytest.raises(LedgerTampered, match="is yet to come"):
+        require_approved(put_forward.ledger, move)
+
+
+def test_a_move_is_judged_by_the_file_of_its_time(put_forward):
+    """A change that was dated later came into force later, though it was written before."""
+    stay = {n: {"not_after": put_forward.clock() + DAY} for n in ("ben", "cid", "dan")}
+    put_forward.change_approvers("ana", **stay)
+    put_forward.clock.time += 2 * DAY
+    put_forward.change_approvers("ana", tiers={"low": {"evidence_days": 3}}, **stay)
+    put_forward.clock.time -= 2 * DAY
+    put_forward.edit_approvers(**stay)
+    put_forward.evaluate(2)
+    put_forward.approve(2)
+    move = put_forward.promote(2)
+    put_forward.clock.time += 3 * DAY
+    require_approved(put_forward.ledger, move)
+
+
 def test_an_approval_that_expires_while_its_promotion_is_written_still_counts(
     put_forward, monkeypatch
 ):

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from benchmarks.sshsig_mutants import security_key
 from mlct.errors import ApprovalInvalid
 from mlct.release.approval import policy, signature
 from mlct.release.approval.approvers import Tier, parse
@@ -70,6 +71,86 @@ def test_who_has_left_is_not_waited_for(put_forward):
     assert policy.quorum(put_forward.approvers, put_forward.clock()) == 1
     changed = change(put_forward, "ana", tiers={"low": {"evidence_days": 3}}, **gone)
     assert changed.signers == ("ana",)
+
+
+def test_who_signed_before_the_others_left_signs_again(put_forward):
+    until = {"not_after": put_forward.clock() + timedelta(hours=1)}
+    gone = {p.name: until for p in put_forward.approvers.people if p.name != "ana"}
+    put_forward.change_approvers("ana", **gone)
+    put_forward.edit_approvers(tiers={"low": {"evidence_days": 3}}, **gone)
+    how = {"key": put_forward.keys["ana"], "comment": "seen"}
+    for hours in (0, 2):
+        put_forward.clock.time += timedelta(hours=hours)
+        changed = policy.change(
+            put_forward.ledger, put_forward.approvers, at=put_forward.clock(), **how
+        )
+        assert (changed == policy.in_force(put_forward.ledger)) == bool(hours)
+
+
+def test_nobody_counts_twice(put_forward):
+    """Not by a copy of the statement, nor by a second key."""
+    public = [put_forward.keys[n].with_suffix(".pub").read_text().strip() for n in ("ana", "eve")]
+    put_forward.change_approvers(ana={"keys": public})
+    before = policy.in_force(put_forward.ledger)
+    put_forward.edit_approvers(tiers=WEAK)
+    how = {"comment": "", "at": put_forward.clock()}
+    said = policy.change(
+        put_forward.ledger, put_forward.approvers, key=put_forward.keys["ana"], **how
+    ).record
+    put_forward.ledger.append(said.statement, actor="eve", signature=said.signature, body=said.body)
+    with pytest.raises(ApprovalInvalid, match="has signed"):
+        policy.change(put_forward.ledger, put_forward.approvers, key=put_forward.keys["eve"], **how)
+    assert policy.in_force(put_forward.ledger) == before
+
+
+def test_as_many_sign_as_the_strictest_tier_asks_for_of_those_who_govern(world):
+    world.edit_approvers(tiers={"low": {"approvers": 3}})
+    assert policy.quorum(world.approvers, world.clock()) == 3
+    world.edit_approvers(tiers={"low": {"approvers": 3}}, ana={"roles": ["governance"]})
+    assert policy.quorum(world.approvers, world.clock()) == 1
+
+
+def test_who_may_sign_is_asked_of_the_time_of_the_signature(put_forward):
+    """That the others have left since makes nobody's old signature enough."""
+    until = {"not_after": put_forward.clock() + timedelta(hours=1)}
+    gone = {p.name: until for p in put_forward.approvers.people if p.name != "ana"}
+    put_forward.change_approvers("ana", **gone)
+    before = policy.in_force(put_forward.ledger)
+    put_forward.edit_approvers(tiers=WEAK, **gone)
+    how = {"key": put_forward.keys["ana"], "comment": "", "at": put_forward.clock()}
+    policy.change(put_forward.ledger, put_forward.approvers, **how)
+    put_forward.clock.time += timedelta(hours=2)
+    assert policy.in_force(put_forward.ledger) == before
+
+
+def test_where_a_tier_demands_security_keys_so_does_a_change(put_forward):
+    sign = security_key("sk-ssh-ed25519@openssh.com")
+    plain = put_forward.keys["ana"].with_suffix(".pub").read_text().strip()
+    both = {"keys": [plain, sign(b"").public]}
+    put_forward.change_approvers(tiers={"high": {"touch": True}}, ana=both)
+    assert [p.name for p in policy.in_force(put_forward.ledger).approvers.governors] == ["ana"]
+    for name, said in (("ben", "may not change"), ("ana", "expected a security key|ssh-ed25519")):
+        with pytest.raises(ApprovalInvalid, match=said):
+            put_forward.change_approvers(name, tiers=WEAK)
+
+
+def test_two_who_sign_the_same_file_at_once_have_both_signed(put_forward, monkeypatch):
+    append = put_forward.ledger.append
+    put_forward.edit_approvers(tiers=WEAK)
+    how = {"comment": "", "at": put_forward.clock()}
+
+    def then_ben(*words, **more):
+        found = append(*words, **more)
+        monkeypatch.setattr(put_forward.ledger, "append", append)
+        policy.change(put_forward.ledger, put_forward.approvers, key=put_forward.keys["ben"], **how)
+        return found
+
+    monkeypatch.setattr(put_forward.ledger, "append", then_ben)
+    changed = policy.change(
+        put_forward.ledger, put_forward.approvers, key=put_forward.keys["ana"], **how
+    )
+    assert changed == policy.in_force(put_forward.ledger)
+    assert changed.signers == ("ana", "ben")
 
 
 def test_two_who_change_the_file_at_once_do_not_both_think_that_they_did(put_forward, monkeypatch):

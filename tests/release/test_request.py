@@ -301,7 +301,7 @@ def test_a_replay_after_the_slot_moved_on_is_refused(put_forward):
         "m@2 was evaluated against version 1, but 'production' now serves version 3"
     )
     put_forward.evaluate(2)
-    put_forward.refused("m@2 has nobody; ana's approve does not count: it is for ")
+    put_forward.refused("m@2 has nobody's approval; ana's approve does not count: it is for ")
 
 
 def test_a_replay_after_a_rollback_is_refused(put_forward):
@@ -411,7 +411,7 @@ def test_approvals_under_another_approvers_file_do_not_count(put_forward):
 def test_a_statement_that_says_nothing_is_no_answer(put_forward):
     says = {"model": "m", "version": 2, "slot": "production"}
     put_forward.ledger.append(statement("approval", {}, says), actor="eve")
-    put_forward.refused("nobody; 's  does not count: it is not of the form")
+    put_forward.refused("nobody's approval; 's  does not count: it is not of the form")
 
 
 def test_a_request_is_plain_json(put_forward):

@@ -70,15 +70,17 @@ class Person:
 
 
 def _plain(name: str) -> str:
-    """Without case, and one spelling for what looks the same."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    """Without case and what cannot be seen, and one spelling for what looks the same."""
+    seen = [c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf"]
+    return " ".join("".join(seen).casefold().split())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Approvers:
     """The approvers file, checked, with the digest of `document`, which is what it says as JSON.
 
-    Who holds a role of `governance` may change it. Where nobody does, everybody in it may.
+    Who holds a role of `governance` may change it. Where nobody does, everybody in it may. Where a
+    tier demands security keys, so does a change: those without one could do away with them.
     """
 
     people: tuple[Person, ...]
@@ -91,7 +93,13 @@ class Approvers:
     def governors(self) -> tuple[Person, ...]:
         """The people who may sign another approvers file."""
         held = [p for p in self.people if not set(self.governance).isdisjoint(p.roles)]
-        return tuple(held) or self.people
+        able = [p for p in held or self.people if not self.touch or any(k.touched for k in p.keys)]
+        return tuple(able)
+
+    @property
+    def touch(self) -> bool:
+        """Whether a tier demands security keys."""
+        return any(tier.touch for tier in self.tiers.values())
 
     def holder(self, key: PublicKey, *, at: datetime) -> Person:
         """Who holds `key` at a time. Raises ApprovalInvalid."""
@@ -153,7 +161,7 @@ def parse(content: Any, *, source: str = "approvers") -> Approvers:
     seen: set[Any] = set()
     for number, person in enumerate(people, 1):
         # A person's own name may stand among the e-mails too.
-        for identity in {person.name.casefold(), *map(str.casefold, person.emails)}:
+        for identity in {_plain(person.name), *map(_plain, person.emails)}:
             free = identity not in seen
             read.check(f"people[{number}]", free, person.name, "a name and e-mails used only once")
             seen.add(identity)
@@ -168,13 +176,16 @@ def parse(content: Any, *, source: str = "approvers") -> Approvers:
     if "governance" in content:
         governance = read.held("governance", content["governance"], people)
     document = _json(content)
-    return Approvers(
+    found = Approvers(
         people=people,
         tiers=tiers,
         digest=digest(document),
         governance=governance,
         document=document,
     )
+    expected = "a security key of somebody who may change the file, as a tier demands touch"
+    read.check("people", found.governors, [p.name for p in people], expected)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +196,22 @@ class _Reader:
 
     def check(self, where: str, right: Any, found: Any, expected: str) -> None:
         if not right:
+            said = repr(found)
             raise ApprovalInvalid(
-                f"{self.source}: {where} is {repr(found)[:80]}",
+                f"{self.source}: {where} is {said if len(said) <= 80 else said[:79] + '…'}",
                 expected=expected,
                 fix="Correct the approvers file",
             )
 
     def fields(self, where: str, entry: Any, needed: str, optional: str) -> None:
         names = set(needed.split())
-        right = isinstance(entry, dict) and names <= set(entry) <= names | set(optional.split())
-        self.check(where, right, entry, f"a mapping of {needed} (and perhaps {optional})")
+        told = f"a mapping of {needed} (and perhaps {optional})"
+        self.check(where, isinstance(entry, dict), entry, told)
+        right = names <= set(entry) <= names | set(optional.split())
+        self.check(where, right, f"a mapping of {' '.join(map(str, entry))}", told)
 
     def texts(self, where: str, values: Any) -> tuple[str, ...]:
-        self.check(where, isinstance(values, list) and values, values, "a list with entries")
+        self.check(where, isinstance(values, list) and values, values, "a list: [one, two]")
         for value in values:
             right = isinstance(value, str) and value and value == value.strip()
             self.check(where, right, value, "text without spaces around it")
@@ -241,6 +255,8 @@ def _person(read: _Reader, where: str, entry: Any) -> Person:
         not_after=read.instant(f"{where}.not_after", entry.get("not_after")),
         emails=read.texts(f"{where}.emails", entry["emails"]) if "emails" in entry else (),
     )
+    for email in person.emails:
+        read.check(f"{where}.emails", "<" not in email, email, "the address without a name")
     if person.not_before and person.not_after:
         right = person.not_before < person.not_after
         read.check(f"{where}.not_after", right, entry["not_after"], "a date after not_before")

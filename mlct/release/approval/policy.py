@@ -15,7 +15,7 @@ from mlct.data.digest import canonical
 from mlct.errors import ApprovalInvalid
 from mlct.release.approval import signature
 from mlct.release.approval.approvers import Approvers, Person, parse
-from mlct.release.ledger import Ledger, Record, statement
+from mlct.release.ledger import SKEW, Ledger, Record, statement
 
 NAMESPACE = "mlct-policy@v1"
 #: Policy statements are about the whole ledger, not about one model.
@@ -40,13 +40,21 @@ class Policy:
 def quorum(approvers: Approvers, at: datetime) -> int:
     """How many who govern must sign another file: as many as the strictest tier asks for, as one
     alone could lower it; all, where fewer govern at that time."""
-    strictest = max(tier.approvers for tier in approvers.tiers.values())
-    return max(1, min(strictest, sum(p.present(at) for p in approvers.governors)))
+    return max(1, min(strictest(approvers), sum(p.present(at) for p in approvers.governors)))
 
 
-def chain(ledger: Ledger) -> list[Policy]:
-    """Every approvers file that was ever in force, oldest first. What nobody may say is skipped."""
-    return _read(ledger)[0]
+def strictest(approvers: Approvers) -> int:
+    """How many the strictest tier asks for."""
+    return max(tier.approvers for tier in approvers.tiers.values())
+
+
+def chain(ledger: Ledger, at: datetime | None = None) -> list[Policy]:
+    """Every approvers file that was ever in force, oldest first. What nobody may say is skipped.
+
+    What was signed after `at` (now) does not count yet: a clock that is set forward waits for
+    nobody's departure.
+    """
+    return _read(ledger, at)[0]
 
 
 def waiting(ledger: Ledger) -> dict[str, tuple[str, ...]]:
@@ -54,19 +62,24 @@ def waiting(ledger: Ledger) -> dict[str, tuple[str, ...]]:
     return {name: tuple(p.signers) for name, p in _read(ledger)[1].items()}
 
 
-def _read(ledger: Ledger) -> tuple[list[Policy], dict[str, Policy]]:
+def _read(ledger: Ledger, until: datetime | None = None) -> tuple[list[Policy], dict[str, Policy]]:
     found, wait = list[Policy](), dict[str, Policy]()
     for record in reversed(ledger.records(kind="policy", model=EVERY_MODEL)):
         current = found[-1] if found else None
         policy = _valid(record, current)
         if policy is None:
             continue
+        if current is None:
+            found.append(policy)
+            continue
+        at = datetime.fromisoformat(record.recorded_at)
+        if at > (until or ledger.clock()) + SKEW:
+            continue
         digest = policy.approvers.digest
         if digest in wait:
             signers = dict.fromkeys((*wait[digest].signers, *policy.signers))
             policy = replace(policy, signers=tuple(signers))
-        at = datetime.fromisoformat(record.recorded_at)
-        if current is None or len(policy.signers) >= quorum(current.approvers, at):
+        if len(policy.signers) >= quorum(current.approvers, at):
             found.append(policy)
             wait.clear()
         else:
@@ -74,9 +87,9 @@ def _read(ledger: Ledger) -> tuple[list[Policy], dict[str, Policy]]:
     return found, wait
 
 
-def in_force(ledger: Ledger) -> Policy | None:
-    """The approvers file that counts now. None before the first use."""
-    found = chain(ledger)
+def in_force(ledger: Ledger, at: datetime | None = None) -> Policy | None:
+    """The approvers file that counts at a time (now). None before the first use."""
+    found = chain(ledger, at)
     return found[-1] if found else None
 
 
@@ -99,7 +112,8 @@ def change(
     """Sign another approvers file, as who governs the present one.
 
     Returns it with all who have signed it: it is in force (`in_force`) once these are `quorum`.
-    Raises ApprovalInvalid with nothing written.
+    Raises ApprovalInvalid with nothing written, or with a statement that does not count where
+    somebody changed the file at the same moment.
     """
     current = in_force(ledger)
     if current is None:
@@ -114,20 +128,22 @@ def change(
             expected="another one",
         )
     person = _governor(signature.public_key(key), current, at)
-    if person.name in waiting(ledger).get(approvers.digest, ()):
+    signers = waiting(ledger).get(approvers.digest, ())
+    wanted = quorum(current.approvers, at)
+    if person.name in signers and len(signers) < wanted:
+        present = [p.name for p in current.approvers.governors if p.present(at)]
         raise ApprovalInvalid(
             f"{person.name} has signed the approvers file {approvers.digest[:12]} already",
-            expected=f"{quorum(current.approvers, at)} of those who govern",
-            fix="Ask "
-            + " or ".join(p.name for p in current.approvers.governors if p.name != person.name),
+            expected=f"{wanted} of those who govern",
+            fix="Ask " + " or ".join(name for name in present if name not in signers),
         )
     content = _statement(approvers, current, person.name, comment)
     body = canonical(content)
     signed = signature.sign(key, body, namespace=NAMESPACE)
-    record = ledger.append(content, actor=person.name, signature=signed, body=body)
+    ledger.append(content, actor=person.name, signature=signed, body=body)
     found, wait = _read(ledger)
     changed = wait.get(approvers.digest, found[-1])
-    if changed.record.hash != record.hash:
+    if changed.approvers.digest != approvers.digest or person.name not in changed.signers:
         raise ApprovalInvalid(
             "somebody else changed the approvers file meanwhile",
             expected="the file that this one was to replace",
@@ -143,6 +159,12 @@ def _governor(key: signature.PublicKey, current: Policy, at: datetime) -> Person
             f"{person.name} may not change the approvers file",
             expected=" or ".join(p.name for p in current.approvers.governors),
             fix="Ask somebody who holds a governance role in the file that is in force",
+        )
+    if current.approvers.touch and not key.touched:
+        raise ApprovalInvalid(
+            f"{person.name} signs the approvers file with a {key.type} key",
+            expected="a security key, as the file in force demands for a risk tier",
+            fix="Sign with the security key that the file lists",
         )
     return person
 

@@ -326,7 +326,10 @@ def require(approvals: list[Approval], request: Request, approvers: Approvers) -
         people = f"{tier.approvers} approver{'s' if tier.approvers > 1 else ''}"
         raise PromotionRefused(
             f"{request.model}@{request.version} has "
-            + (", ".join(f"{a.says['approver']} ({a.says['role']})" for a in counted) or "nobody")
+            + (
+                ", ".join(f"{a.says['approver']} ({a.says['role']})" for a in counted)
+                or "nobody's approval"
+            )
             + (f"; {ignored}" if ignored else ""),
             expected=f"{people} for risk tier {request.tier!r}"
             + (" in distinct roles" if tier.distinct_roles else "")
