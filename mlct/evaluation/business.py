@@ -41,7 +41,7 @@ class BusinessMetric(Metric):
         if absent := [column for column in self.columns if column not in held]:
             raise EvaluationError(
                 f"the metric {self.name} was not given {', '.join(absent)}",
-                expected=f"frame= with the columns {', '.join(self.columns)}",
+                expected=f"frame= with the columns {', '.join(self.columns)}, as evaluate takes it",
             )
         arrays = {column: np.asarray(held[column]) for column in self.columns}
         function = self.function

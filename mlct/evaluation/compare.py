@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlct.errors import EvaluationError
+from mlct.evaluation.business import bound
 from mlct.evaluation.estimate import REPLICATES, estimates
 from mlct.evaluation.holdout import Holdout, check_metric, check_score, holdout
 from mlct.evaluation.metric import Floats, Metric
@@ -78,6 +79,11 @@ def compare(
     0.25
     """
     rows = holdout(y_true, clusters=clusters, weights=weights)
+    if not isinstance(scores, Mapping):
+        raise EvaluationError(
+            f"the scores are a {type(scores).__name__}",
+            expected='a mapping of model names to arrays, such as {"old": ..., "new": ...}',
+        )
     checked = {name: check_score(name, score, rows) for name, score in scores.items()}
     if champion not in checked:
         raise EvaluationError(
@@ -87,7 +93,7 @@ def compare(
         rows,
         checked,
         champion=champion,
-        metric=find_metric(metric),
+        metric=bound(find_metric(metric), None),
         confidence=confidence,
         seed=seed,
         replicates=replicates,

@@ -1,7 +1,7 @@
 """What the gate decided and why: values to print, store and show."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import Any
 
 from mlct.evaluation.record import plain
@@ -96,8 +96,9 @@ def finite(*values: float) -> bool:
 
 
 def percent(confidence: float) -> str:
-    """A confidence for readers: `95 %`, `99.39 %`."""
-    return f"{confidence * 100:.4g} %"
+    """A confidence for readers: `95 %`, `99.39 %`, never rounded to 100 %."""
+    digits = max(4, 1 - floor(log10(max(1 - confidence, 1e-12))))
+    return f"{confidence * 100:.{digits}g} %"
 
 
 def number(value: float) -> str:

@@ -29,6 +29,8 @@ from mlct.evaluation.metric import METRICS, Floats, Metric, one_vs_rest
 from mlct.evaluation.replicate import down_to, prepare
 
 REPLICATES = 2000
+BEYOND = 10
+"""A bound with fewer replicates beyond it cannot be placed by them alone."""
 INTERVALS = ("percentile", "bca")
 
 
@@ -61,6 +63,9 @@ def estimates(
         raise SpecError(f"confidence is {confidence!r}", expected="a number from 0.5 to below 1")
     if interval not in INTERVALS:
         raise SpecError(f"interval is {interval!r}", expected=f"one of {', '.join(INTERVALS)}")
+    for name, given, least in (("replicates", replicates, 2), ("seed", seed, 0)):
+        if not isinstance(given, int | np.integer) or given < least:
+            raise SpecError(f"{name} is {given!r}", expected=f"a whole number from {least}")
     auc = metric.function is METRICS["roc_auc"].function
     if not auc and metric.per_row is None:
         draw = _Bootstrap(
@@ -73,7 +78,7 @@ def estimates(
             replicates=replicates,
             interval=interval,
         )
-        return draw.estimates(scores)
+        return [_without_spread(found) for found in draw.estimates(scores)]
     pair = "paired " if paired else ""
     noun = "DeLong" if auc else "differences" if paired else "mean"
     clustered = "clustered " if auc else "cluster-robust "
@@ -90,8 +95,16 @@ def estimates(
             effect -= centre
         error, freedom = spread(rows, effect)
         method = known + _of_t(rows, freedom)
-        found.append(_reached(rows, value, error, freedom, confidence, method, None))
+        reached = _reached(rows, value, error, freedom, confidence, method, None)
+        found.append(_without_spread(reached))
     return found
+
+
+def _without_spread(found: Estimate) -> Estimate:
+    """Rows that all say the same tell nothing of how rows differ, unless it is "no difference"."""
+    if not found.standard_error <= 1e-12 * abs(found.value) or found.value == 0:
+        return found
+    return replace(found, method=f"{found.method}, without any spread: the error is not known")
 
 
 def _better(metric: Metric, difference: Any) -> Any:
@@ -280,7 +293,8 @@ class _Bootstrap:
 
         Differences on 30 units or more take percentiles, widened for the sample size (Hesterberg
         2015), or BCa; otherwise the replicates' standard error and the t distribution. But for
-        BCa, which does so itself, bounds move outward by the estimated bias.
+        BCa, which does so itself, bounds move outward by the estimated bias. Where a confidence
+        is so high that fewer than ten replicates lie beyond a bound, it is the outer of that and t.
         """
         found = other if first is None else _better_drawn(self.metric, first, other)
         value, rows = float(found.value), self.grouped
@@ -300,7 +314,8 @@ class _Bootstrap:
             return self._moved(replace(by_t, method=method + few), draws)
         tail = rows.quantile(self.confidence, found.freedom) * widen
         if self.interval == "bca":
-            return replace(_corrected(by_t, draws, found.left_out, tail), method=f"{method}, BCa")
+            by_bca = _corrected(by_t, draws, found.left_out, tail)
+            return self._outer(replace(by_bca, method=f"{method}, BCa"), by_t, draws)
         from scipy.special import ndtr
 
         lower, upper = (float(b) for b in np.quantile(draws, ndtr([-tail, tail])))
@@ -308,7 +323,18 @@ class _Bootstrap:
         p_value = min(1.0, 2 * int(beyond) / (len(draws) + 1))
         method = f"{method}, percentile"
         by_percentile = replace(by_t, lower=lower, upper=upper, p_value=p_value, method=method)
-        return self._moved(by_percentile, draws)
+        return self._moved(self._outer(by_percentile, by_t, draws), draws)
+
+    def _outer(self, found: Estimate, by_t: Estimate, draws: Floats) -> Estimate:
+        if (1 - self.confidence) * len(draws) >= BEYOND:
+            return found
+        return replace(
+            found,
+            lower=min(found.lower, by_t.lower),
+            upper=max(found.upper, by_t.upper),
+            p_value=max(found.p_value, by_t.p_value),
+            method=f"{found.method}, or t where wider",
+        )
 
     def _moved(self, found: Estimate, draws: Floats) -> Estimate:
         bias = float(draws.mean()) - found.value

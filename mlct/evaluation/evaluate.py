@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ def evaluate(
     holdout_digest: str | None = None,
     holdout_start: str | None = None,
     holdout_end: str | None = None,
+    label_delay_days: float = 0.0,
     looks: int | None = None,
     selected_among: int = 1,
     selected_on: str | None = None,
@@ -79,7 +80,8 @@ def evaluate(
         for name in MODELS
         if name in scores and name not in unscored
     }
-    single = classes and bool(np.isin(rows.y_true, (0, 1)).all()) and np.ptp(rows.y_true) == 0
+    count = max((score.shape[1] for score in checked.values() if score.ndim == 2), default=2)
+    single = classes and np.ptp(rows.y_true) == 0 and rows.y_true[0] in range(count)
     found = _Found(metrics={"challenger": {}})
     if not single and "challenger" in checked:
         found = _found(rows, checked, policy, task, groups or {}, frame, looks, seed)
@@ -106,6 +108,7 @@ def evaluate(
         holdout_digest=holdout_digest,
         holdout_start=holdout_start,
         holdout_end=holdout_end,
+        label_delay_days=label_delay_days,
         looks=looks,
         selected_among=selected_among,
         selected_on=selected_on,
@@ -223,8 +226,11 @@ def _unscored(scores: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with a model's scores that its owner, not the caller, has to mend."""
     found = {}
     for name in ("challenger", "champion"):
-        array = np.asarray(scores.get(name, ()))
-        if array.dtype.kind == "f" and (bad := int((~np.isfinite(array)).sum())):
+        try:
+            array = np.asarray(scores.get(name, ()), dtype=np.float64)
+        except (TypeError, ValueError):
+            continue  # no numbers at all: `check_score` says so
+        if bad := int((~np.isfinite(array)).sum()):
             found[name] = f"{bad:,} of its {array.size:,} scores are NaN or infinite"
     return found
 
@@ -316,8 +322,10 @@ def _limited(
 def _measure(name: str, value: float | Measure) -> Measure:
     # What is not finite was not measured, and no record can hold infinity.
     if isinstance(value, Measure):
-        numbers = (value.value, value.lower, value.upper)
-        known = all(number is None or isfinite(number) for number in numbers)
+        # At a known confidence a bound that is NaN could not be told, and the record keeps that.
+        untold = value.confidence is not None
+        ends = [end for end in (value.lower, value.upper) if end is not None]
+        known = isfinite(value.value) and all(isfinite(e) or (untold and isnan(e)) for e in ends)
         return value if known else Measure(value=nan)
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise EvaluationError(f"{name} was measured as {value!r}", expected="a number or a Measure")

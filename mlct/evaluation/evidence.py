@@ -1,6 +1,7 @@
 """Can this evaluation decide anything? What has to hold before any metric is looked at."""
 
 from mlct.evaluation.decision import FAIL, INCONCLUSIVE, NOT_JUDGED, PASS, RuleOutcome, percent
+from mlct.evaluation.outlook import by
 from mlct.evaluation.policy import GatePolicy
 from mlct.evaluation.record import Evaluation
 from mlct.evaluation.selection import level
@@ -37,21 +38,27 @@ def _sizes(seen: Evaluation, policy: GatePolicy) -> list[RuleOutcome]:
         (f"{seen.unit}s", seen.clusters, policy.min_clusters),
         ("positives", seen.positives, policy.min_positives),
     )
-    return [
-        RuleOutcome(
-            name=name,
-            rule="evidence",
-            outcome=PASS if size >= least else INCONCLUSIVE,
-            observed=f"{size:,}",
-            required=f">= {least:,}",
-            reason=f"the holdout has {size:,} {name}, at least {least:,} are required",
-            value=size,
-            bound=least,
-            needed=None if size >= least else least,
+    found = []
+    for name, size, least in sizes:
+        if size is None:
+            continue
+        short = size < least
+        when, clause = by(least, size, seen) if short else (None, "")
+        found.append(
+            RuleOutcome(
+                name=name,
+                rule="evidence",
+                outcome=INCONCLUSIVE if short else PASS,
+                observed=f"{size:,}",
+                required=f">= {least:,}",
+                reason=f"the holdout has {size:,} {name}, at least {least:,} are required{clause}",
+                value=size,
+                bound=least,
+                needed=least if short else None,
+                ready=when,
+            )
         )
-        for name, size, least in sizes
-        if size is not None
-    ]
+    return found
 
 
 def _looks(seen: Evaluation, policy: GatePolicy) -> list[RuleOutcome]:
@@ -94,9 +101,10 @@ def _rows(seen: Evaluation) -> list[RuleOutcome]:
         outcome = INCONCLUSIVE if seen.duplicates else PASS
         found.append(_row("duplicates", outcome, f"{seen.duplicates:,}", "0", reason))
     if seen.single_class:
-        only = {0: "0", seen.rows: "1"}.get(seen.positives or 0, "one kind")
+        of_binary = {0: "class 0", seen.rows: "class 1"}
+        only = "one class" if seen.positives is None else of_binary[seen.positives]
         reason = (
-            f"all {seen.rows:,} labels of the holdout are of class {only}: nothing can be told "
+            f"all {seen.rows:,} labels of the holdout are of {only}: nothing can be told "
             "about telling classes apart; take a longer holdout"
         )
         found.append(_row("classes", INCONCLUSIVE, "1", "rows of every class", reason))
@@ -122,6 +130,10 @@ def _models(seen: Evaluation) -> list[RuleOutcome]:
 
 
 def _suspects(seen: Evaluation) -> list[RuleOutcome]:
+    if seen.task != "binary" and not seen.suspects:
+        reason = "features are searched for leakage in binary tasks only"
+        required = "no feature that knows the label"
+        return [_row("leakage", NOT_JUDGED, f"a task of {seen.task}", required, reason)]
     return [
         RuleOutcome(
             name=f"leakage {suspect.column}",

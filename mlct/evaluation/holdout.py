@@ -203,15 +203,28 @@ def _codes(clusters: Any, rows: int) -> tuple[npt.NDArray[np.intp], int]:
         raise EvaluationError(
             f"the clusters have shape {array.shape}", expected=f"one cluster a row, ({rows},)"
         )
-    missing = array != array if array.dtype.kind in "fcmMO" else np.zeros(1, dtype=bool)
+    missing = array != array if array.dtype.kind in "fcmM" else np.zeros(1, dtype=bool)
     if array.dtype.kind == "O":
-        missing = missing | np.array([value is None for value in array])
+        missing = np.array([_absent(value) for value in array])
     if missing.any():
         raise EvaluationError(
             f"{int(missing.sum())} rows have no cluster", expected="a cluster for each row"
         )
-    names, codes = np.unique(array, return_inverse=True)
+    try:
+        names, codes = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in array})
+        raise EvaluationError(
+            f"the clusters are of the types {', '.join(kinds)}",
+            expected="values of one type, that can be compared",
+        ) from error
     return codes.reshape(-1), len(names)
+
+
+def _absent(value: Any) -> bool:
+    """None, NaN, NaT, or pandas' NA, which is neither equal to itself nor not."""
+    same = value == value
+    return value is None or not isinstance(same, bool | np.bool_) or not same
 
 
 def numbered(name: str, values: Any, rows: int) -> tuple[list[str], Any]:

@@ -163,11 +163,16 @@ class GatePolicy:
         >>> GatePolicy.from_dict({"primary": said}).primary
         Superiority(metric='roc_auc', min_effect=0.002, confidence=0.95, threshold=None)
         """
+        if not isinstance(record, Mapping):
+            raise SpecError(f"the gate policy is {record!r}", expected="a mapping with primary")
         if (found := record.get("format", FORMAT)) != FORMAT:
             raise SpecError(f"the gate policy's format is {found!r}", expected=FORMAT)
         values = {key: value for key, value in record.items() if key != "format"}
         primary = values.get("primary")
         several = primary if isinstance(primary, list | tuple) else [primary]
+        listed = values.get("guardrails", ())
+        if not isinstance(listed, list | tuple):
+            raise SpecError(f"guardrails is {listed!r}", expected="a list of rules")
         rules, limits = [], []
         for said in several:
             first, *more = _read(said, primary=True)
@@ -175,13 +180,13 @@ class GatePolicy:
             limits += more
         values["primary"] = rules
         values["guardrails"] = [
-            *(rule for said in values.get("guardrails", ()) for rule in _read(said)),
+            *(rule for said in listed for rule in _read(said)),
             *limits,
         ]
         if values.get("stale") is not None:
-            stale = dict(values["stale"])
+            stale = dict(values["stale"]) if isinstance(values["stale"], Mapping) else {"rule": ""}
             if stale.pop("rule", ReplaceWhenStale.kind) != ReplaceWhenStale.kind:
-                raise SpecError(f"stale is {values['stale']!r}", expected="after, margin")
+                raise SpecError(f"stale is {values['stale']!r}", expected="after and margin")
             values["stale"] = _construct(ReplaceWhenStale, stale)
         policy: Self = _construct(cls, values)
         return policy
@@ -215,7 +220,10 @@ def _from_mlflow(values: dict[str, Any], primary: bool) -> list[Any]:
             expected="rule: limit with min or max for a value to reach, or rule: superiority with "
             "threshold for the score above which a row is called positive",
         )
-    directions = {bool(values.pop(w)) for w in _MLFLOW[2:] if w in values}
+    told = [values.pop(word) for word in _MLFLOW[2:] if word in values]
+    if odd := [said for said in told if not isinstance(said, bool)]:
+        raise SpecError(f"greater_is_better is {odd[0]!r} for {name}", expected="true or false")
+    directions = set(told)
     value, change = values.pop("threshold", None), values.pop("min_absolute_change", None)
     if values or len(directions) > 1:
         raise SpecError(

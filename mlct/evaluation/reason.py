@@ -1,7 +1,7 @@
 """The outcome of one rule, and its sentence: what was seen, against what was asked."""
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 
 from mlct.evaluation.compare import Comparison, Measure
 from mlct.evaluation.decision import (
@@ -15,7 +15,7 @@ from mlct.evaluation.decision import (
     percent,
     signed,
 )
-from mlct.evaluation.outlook import POWER, ready, units_needed
+from mlct.evaluation.outlook import POWER, by, units_needed
 from mlct.evaluation.policy import (
     GatePolicy,
     GroupGap,
@@ -28,7 +28,7 @@ from mlct.evaluation.policy import (
     Superiority,
 )
 from mlct.evaluation.record import Evaluation
-from mlct.evaluation.selection import level
+from mlct.evaluation.selection import afresh, level
 
 _SLACK = 1e-12  # confidences are computed: they may differ in the last digit
 
@@ -110,12 +110,17 @@ class Judge:
         sides = ((">=", least), ("<=", most))
         required = " and ".join(f"{s} {number(x)}{times}" for s, x in sides if abs(x) < inf)
         bound = most if most < inf else least
-        if found is None or (found.confidence or 1.0) < confidence - _SLACK:
-            return self.missing(rule.name, rule.kind, required, bound, False)
+        if found is None or not finite(found.value):
+            return self.missing(rule.name, rule.kind, required, bound, found is not None)
         low = found.value if found.lower is None else found.lower
         high = found.value if found.upper is None else found.upper
-        if not finite(found.value, low, high):
-            return self.missing(rule.name, rule.kind, required, bound, True)
+        own, why = found.confidence or confidence, ""
+        if own < confidence - _SLACK:
+            why = f"was measured at {percent(own)}, the rule asks for {percent(confidence)}"
+        elif not finite(low, high):
+            why = f"has no bound at {percent(own)} ({found.method})"
+        if why:
+            return self.missing(rule.name, rule.kind, required, bound, True, why)
         needed: int | None = None
         when: str | None = None
         if least <= low and high <= most:
@@ -125,14 +130,15 @@ class Judge:
         else:
             outcome, said = INCONCLUSIVE, f"leaves the limit {required} undecided"
             room = min(found.value - least, most - found.value)
-            of_rows = isinstance(rule, Limit) and rule.is_metric
-            if found.standard_error and room > 0 and of_rows:
-                needed, when, outlook = self._needed(found.standard_error, confidence, room)
+            if isinstance(rule, Ratio) or not rule.is_metric:
+                said += "; it is measured on a fixed number of rows, more of them do not help"
+            elif found.standard_error:
+                needed, when, outlook = self._room(found.standard_error, confidence, room)
                 said += outlook
         if chance := self.evaluation.by_chance.get(rule.name):
             said += f"; a perfect model would show about {number(chance)} here by chance"
         spread = "" if low == high else f"{number(low)} to {number(high)}"
-        shown = spread and f" ({percent(found.confidence or confidence)} bounds {spread})"
+        shown = spread and f" ({percent(own)} bounds {spread})"
         value = f"{number(found.value)}{times}"
         return RuleOutcome(
             name=rule.name,
@@ -151,6 +157,8 @@ class Judge:
 
     def gap(self, rule: GroupGap) -> RuleOutcome:
         """The largest difference between two groups, on its whole interval."""
+        from scipy.special import ndtri
+
         required = f"<= {number(rule.max)}"
         confidence = level(rule.confidence, self.evaluation.looks)
         for found in self.evaluation.gaps:
@@ -161,12 +169,17 @@ class Judge:
         low, high, groups = found.lower, found.upper, found.groups
         left_out = f"; too small to judge: {', '.join(found.too_small)}" * bool(found.too_small)
         spread = f"{number(low)} to {number(high)}"
+        needed, when, outlook = None, None, ""
         if len(groups) < 2:
             outcome = INCONCLUSIVE
             said = (
                 f"cannot be judged: {len(groups)} of {len(groups) + len(found.too_small)} groups "
                 f"have the {self.policy.min_group:,} rows it takes"
             )
+            if found.times is not None:
+                needed = ceil(found.times * self._units)
+                when, clause = by(needed, self._units, self.evaluation)
+                outlook = f"; about {needed:,} {self._noun} would have them{clause}"
         else:
             allowed = f"the allowed {number(rule.max)}"
             if finite(found.value, high) and high <= rule.max:
@@ -175,6 +188,12 @@ class Judge:
                 outcome, told = FAIL, f"exceeds {allowed}"
             else:
                 outcome, told = INCONCLUSIVE, f"leaves {allowed} undecided"
+                if finite(found.value, high):
+                    # The bounds' reach stands for an error: one of t is a little wider.
+                    error = (high - found.value) / float(ndtri(confidence))
+                    needed, when, outlook = self._room(error, confidence, rule.max - found.value)
+                else:
+                    outlook = "; the error of a group is not known: it is seen in one cluster only"
             top, bottom = max(groups, key=groups.__getitem__), min(groups, key=groups.__getitem__)
             said = (
                 f"{number(found.value)} ({percent(confidence)} bounds {spread}; {top} "
@@ -186,11 +205,13 @@ class Judge:
             outcome=outcome,
             observed=f"{number(found.value)} [{spread}]" if len(groups) >= 2 else "too few groups",
             required=required,
-            reason=f"gap of {rule.name} {said}{left_out}",
+            reason=f"gap of {rule.name} {said}{left_out}{outlook}",
             value=found.value,
             lower=low,
             upper=high,
             bound=rule.max,
+            needed=needed,
+            ready=when,
         )
 
     def slices(self, rule: SliceRegression) -> RuleOutcome:
@@ -272,15 +293,21 @@ class Judge:
         )
 
     def missing(
-        self, name: str, kind: str, required: str, bound: float | None, measured: bool
+        self,
+        name: str,
+        kind: str,
+        required: str,
+        bound: float | None,
+        measured: bool,
+        why: str = "",
     ) -> RuleOutcome:
-        """What the policy needs and nobody measured."""
-        what = "is not a finite number" if measured else "was not measured"
+        """What the policy needs and nobody measured, or not as it needs it: `why`."""
+        what = why or ("is not a finite number" if measured else "was not measured")
         return RuleOutcome(
             name=name,
             rule=kind,
             outcome=FAIL if self.policy.on_missing == "fail" else INCONCLUSIVE,
-            observed="not finite" if measured else "missing",
+            observed=why or ("not finite" if measured else "missing"),
             required=required,
             reason=f"{name} {what}, and the policy requires it to be {required}",
             bound=bound,
@@ -303,28 +330,44 @@ class Judge:
         if not found.standard_error > 0:
             return None, None, ""
         if found.delta > bound:
-            return self._needed(found.standard_error, found.confidence, found.delta - bound)
+            distance = found.delta - bound
+            needed, when, clause = self._needed(found.standard_error, found.confidence, distance)
+            said = (
+                f"; if the observed value is real, about {needed:,} {self._noun} would show it "
+                f"with power {POWER:g}{clause}"
+            )
+            return needed, when, said
         effect = bound + max(abs(bound), found.standard_error)
-        needed, when, _ = self._needed(found.standard_error, found.confidence, effect - bound)
+        distance = effect - bound
+        needed, when, clause = self._needed(found.standard_error, found.confidence, distance)
         said = (
             f"; the observed effect is not enough, so more {self._noun} alone are not expected to "
             f"help: a true effect of {signed(effect)} would take about {needed:,} {self._noun} to "
-            f"show with power {POWER:g}{_by(when)}"
+            f"show with power {POWER:g}{clause}"
+        )
+        return needed, when, said
+
+    def _room(
+        self, error: float, confidence: float, room: float
+    ) -> tuple[int | None, str | None, str]:
+        """How much more would show that what lies `room` inside its limit, or outside, does so."""
+        if room == 0 or error == 0:
+            return None, None, f"; on the limit itself, more {self._noun} are not expected to help"
+        needed, when, clause = self._needed(error, confidence, abs(room))
+        side = "inside" if room > 0 else "outside"
+        said = (
+            f"; if the observed value is real, about {needed:,} {self._noun} would show that it "
+            f"is {side} with power {POWER:g}{clause}"
         )
         return needed, when, said
 
     def _needed(
         self, error: float, confidence: float, distance: float
     ) -> tuple[int, str | None, str]:
-        seen = self.evaluation
+        # A longer holdout is another one: the first decision on it has the widest level.
+        confidence = afresh(confidence, self.evaluation.looks)
         needed = units_needed(self._units, error, distance, confidence)
-        day = ready(needed, self._units, seen.holdout_start, seen.holdout_end)
-        when = None if day is None else day.isoformat()
-        said = (
-            f"; if the observed value is real, about {needed:,} {self._noun} would show it with "
-            f"power {POWER:g}{_by(when)}"
-        )
-        return needed, when, said
+        return needed, *by(needed, self._units, self.evaluation)
 
     @property
     def _units(self) -> int:
@@ -339,7 +382,3 @@ def directed(rule: Superiority | NonInferiority | ReplaceWhenStale) -> str:
     """The metric's name, as an improvement where smaller is better."""
     found = rule.of_metric
     return found.name if found.bigger_is_better else f"{found.name} improvement"
-
-
-def _by(when: str | None) -> str:
-    return "" if when is None else f": by {when} at the present rate"

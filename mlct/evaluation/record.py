@@ -26,7 +26,8 @@ class Evaluation:
     regression; `unit` is the word for one cluster ("day").
 
     The rest is what may be known besides, each left out of the record where it is not:
-    `holdout_digest`, `holdout_start` and `holdout_end` (ISO 8601, end excluded) name the rows;
+    `holdout_digest`, `holdout_start` and `holdout_end` (ISO 8601, end excluded) name the rows,
+    whose labels were known `label_delay_days` later;
     `looks` says the how-manieth decision on them this is; `selected_among` candidates the
     challenger was chosen, on the holdout `selected_on`; `champion_age_days`; `duplicates` counts
     rows whose id another row has; `suspects` are features that may leak the label; `identical`
@@ -51,6 +52,7 @@ class Evaluation:
     holdout_digest: str | None = None
     holdout_start: str | None = None
     holdout_end: str | None = None
+    label_delay_days: float = 0.0
     looks: int | None = None
     selected_among: int = 1
     selected_on: str | None = None
@@ -112,7 +114,12 @@ class Evaluation:
 def plain(value: Any) -> Any:
     """Plain JSON values; numbers that are not finite become null."""
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {
+            f.name: plain(item)
+            for f in fields(value)
+            # Records made before there was the field stay as they were.
+            if (item := getattr(value, f.name)) is not None or not f.metadata.get("later")
+        }
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

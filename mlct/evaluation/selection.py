@@ -42,6 +42,17 @@ def level(confidence: float, looks: int | None) -> float:
     return confidence if looks is None else float(spent(1 - confidence, looks))
 
 
+def afresh(confidence: float, looks: int | None) -> float:
+    """What a `confidence` at the `looks`-th decision would be at the first one on another holdout.
+
+    >>> round(afresh(level(0.95, 7), 7), 4)
+    0.96
+    """
+    if looks is None:
+        return confidence
+    return 1 - (1 - confidence) * (1 - level(0.95, 1)) / (1 - level(0.95, looks))
+
+
 def shared(confidence: float, rules: int) -> float:
     """The confidence at which each of several rules is judged, so that together they keep it."""
     return confidence if rules == 1 else 1 - (1 - confidence) / rules

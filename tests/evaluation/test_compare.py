@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from mlct.errors import EvaluationError, SpecError
+from mlct.evaluation.business import BusinessMetric
 from mlct.evaluation.compare import Comparison, compare
 from mlct.evaluation.estimate import estimates, placements
 from mlct.evaluation.holdout import holdout
@@ -238,6 +240,21 @@ def test_fewer_thresholds_keep_the_value_and_the_error(name, positives, monkeypa
     assert np.abs(few - every).max() < 0.1 * every.std()
 
 
+@pytest.mark.parametrize("interval", ["percentile", "bca"])
+def test_a_bound_beyond_the_replicates_keeps_its_level(interval):
+    """At 99.95 % not one of 100 replicates lies beyond the bound: they alone are wrong in 1 %."""
+    random, rows, worlds = np.random.default_rng(0), 60, 1000
+    wrong = 0
+    for seed in range(worlds):
+        y = random.normal(size=rows)
+        two = {name: y + random.normal(size=rows) for name in ("old", "new")}
+        kept = {"champion": "old", "metric": "rmse", "replicates": 100, "interval": interval}
+        found = compare(y, two, confidence=0.9995, seed=seed, **kept)["new"]
+        wrong += found.lower > 0
+        assert found.method.endswith("or t where wider")
+    assert wrong <= stats.binom(worlds, 0.0005).ppf(0.999)
+
+
 def test_bca_finds_the_skew_that_scipy_finds():
     random = np.random.default_rng(2)
     y = random.exponential(size=60)
@@ -401,6 +418,16 @@ def test_several_models_are_compared_in_one_call():
     assert found["a"] == alone["a"]
 
 
+@pytest.mark.parametrize(("metric", "old"), [("roc_auc", 0.5), ("accuracy", 0.0)])
+def test_rows_that_all_say_the_same_do_not_tell_their_error(metric, old):
+    y = np.repeat([0, 1], 2)
+    two = {"old": np.where(y, old, 1 - old if old else 1.0), "new": [0.1, 0.2, 0.8, 0.9]}
+    found = compare(y, two, champion="old", metric=metric)["new"]
+    assert found.method.endswith("without any spread: the error is not known")
+    same = compare(y, two | {"new": two["old"]}, champion="old", metric=metric)["new"]
+    assert "not known" not in same.method
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -412,6 +439,13 @@ def test_several_models_are_compared_in_one_call():
         ({"y_true": np.zeros(400)}, "single class"),
         ({"y_true": np.arange(400) % 3}, "labels 0 and 1"),
         ({"clusters": np.zeros(400)}, "1 cluster"),
+        (
+            {"clusters": pd.Series([pd.NA] + ["a", "b", "c"] * 133, dtype="string")},
+            "1 rows have no",
+        ),
+        ({"clusters": np.array(["a", 1] * 200, dtype=object)}, "of the types int, str"),
+        ({"scores": [[0.1] * 400] * 2}, "the scores are a list"),
+        ({"metric": BusinessMetric("saved", lambda y, s, f: 1.0, columns=("a",))}, "not given a"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, told):
@@ -421,7 +455,16 @@ def test_what_cannot_be_compared_is_refused(change, told):
 
 
 @pytest.mark.parametrize(
-    "change", [{"metric": "auc"}, {"interval": "basic"}, {"confidence": 95}, {"confidence": "x"}]
+    "change",
+    [
+        {"metric": "auc"},
+        {"interval": "basic"},
+        {"confidence": 95},
+        {"confidence": "x"},
+        {"metric": "f1", "replicates": 0},
+        {"metric": "f1", "replicates": 1},
+        {"metric": "f1", "seed": None},
+    ],
 )
 def test_a_wrong_question_is_a_wrong_declaration(change):
     y, scores, _ = _models()

@@ -132,6 +132,15 @@ def test_a_measured_interval_with_an_infinite_end_was_not_measured():
     assert isnan(found.measures["latency_p99_ms"]["challenger"].value)
 
 
+def test_a_measured_value_whose_bound_nobody_knows_keeps_the_value_and_does_not_pass():
+    wide = Measure(value=3.0, lower=2.0, upper=nan, confidence=0.95)
+    found = _evaluation(measured={"latency_p99_ms": {"challenger": wide}})
+    assert found.measures["latency_p99_ms"]["challenger"].value == 3.0
+    read = Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
+    (limit,) = [r for r in decide(read, POLICY).rules if r.name == "latency_p99_ms"]
+    assert limit.outcome == "FAIL"
+
+
 @pytest.mark.parametrize("problem", ["", "none", "scored"])
 def test_a_champion_with_a_problem_needs_its_reason(problem):
     y, scores, rest = holdout_rows()
@@ -217,6 +226,32 @@ def test_scores_that_cannot_be_trusted_are_no_evaluation(scores, told):
     arrays = {name: np.full(len(y), value) for name, value in scores.items()}
     with pytest.raises(EvaluationError, match=told):
         evaluate(y, arrays, policy=POLICY)
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_any_one_class_of_several_has_the_same_verdict(label):
+    scores = {"challenger": np.random.default_rng(0).dirichlet([2, 1, 1], 300)}
+    policy = GatePolicy(primary=Superiority("log_loss"))
+    found = evaluate(np.full(300, label), scores, policy=policy, task="multiclass")
+    decision = decide(found, policy)
+    assert decision.verdict == "INCONCLUSIVE"
+    assert "all 300 labels of the holdout are of one class" in decision.sentence
+
+
+def test_other_tasks_say_that_nobody_looked_for_leakage():
+    y = np.random.default_rng(0).normal(size=300)
+    policy = GatePolicy(primary=Superiority("mae"))
+    decision = decide(evaluate(y, {"challenger": y + 1}, policy=policy, task="regression"), policy)
+    assert "features are searched for leakage in binary tasks only" in decision.reasons
+    assert "leakage" not in {r.name for r in decide(_evaluation(), POLICY).rules}
+
+
+def test_missing_scores_of_any_kind_are_the_models_fault():
+    y, scores, rest = holdout_rows()
+    scores["challenger"] = np.where(np.arange(len(y)) < 5, None, scores["challenger"])
+    decision = decide(evaluate(y, scores, policy=POLICY, **rest), POLICY)
+    assert decision.verdict == "FAIL"
+    assert "5 of its 1,200 scores are NaN" in decision.sentence
 
 
 def test_a_holdout_of_one_class_has_a_verdict_of_its_own():

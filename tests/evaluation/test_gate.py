@@ -502,11 +502,101 @@ def test_the_count_of_looks_reads_like_a_sentence():
 def test_inconclusive_says_when_there_will_be_enough():
     month = {"holdout_start": "2013-06-01", "holdout_end": "2013-07-01"}
     found = rule(decide(changed(auc=(-0.002, 0.012), **month), POLICY), "superiority")
-    assert found.ready == "2014-05-17"
+    assert found.ready == "2014-05-18"
     assert found.reason.endswith(
-        "if the observed value is real, about 350 days would show it with power 0.8: "
-        "by 2014-05-17 at the present rate"
+        "if the observed value is real, about 351 days would show it with power 0.8: "
+        "by 2014-05-18 at the present rate, if Windows.holdout is raised to 351d"
     )
+
+
+MONTH = {"holdout_start": "2013-06-01", "holdout_end": "2013-07-01"}
+
+
+def undecided(policy=POLICY, **change):
+    """The one rule that the holdout does not decide."""
+    (found,) = [
+        rule
+        for rule in decide(changed(**(MONTH | change)), policy).rules
+        if rule.outcome == "INCONCLUSIVE"
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "least", "needed", "ready"),
+    [
+        ({"rows": 80}, {"min_rows": 800}, 800, "2014-03-28"),
+        ({"clusters": 30}, {"min_clusters": 60}, 60, "2013-07-31"),
+        ({"positives": 10}, {"min_positives": 20}, 20, "2013-07-31"),
+    ],
+)
+def test_a_holdout_that_is_too_small_says_when_it_will_not_be(change, least, needed, ready):
+    found = undecided(replace(POLICY, **least), **change)
+    assert (found.needed, found.ready) == (needed, ready)
+    assert f"by {ready} at the present rate, if Windows.holdout is raised to" in found.reason
+
+
+def test_nothing_is_promised_of_what_never_came():
+    found = undecided(positives=0)
+    assert (found.needed, found.ready) == (30, None)
+    assert found.reason.endswith("at least 30 are required")
+
+
+def test_rows_count_from_when_their_labels_are_known():
+    early, late = (undecided(clusters=5, label_delay_days=days) for days in (0.0, 14.0))
+    assert (early.ready, late.ready) == ("2013-07-31", "2013-08-14")
+
+
+@pytest.mark.parametrize(
+    ("value", "side"), [((0.04, 0.03, 0.056), "inside"), ((0.06, 0.044, 0.07), "outside")]
+)
+def test_an_undecided_limit_says_what_would_show_on_which_side_it_lies(value, side):
+    found = undecided(ece=value)
+    assert found.needed == units_needed(30, 0.01, 0.01, 0.95)
+    assert f"would show that it is {side} with power 0.8: by {found.ready}" in found.reason
+
+
+def test_a_value_on_the_limit_itself_is_not_blamed_on_the_sample():
+    found = undecided(ece=(0.05, 0.04, 0.06))
+    assert found.needed is None
+    assert "on the limit itself, more days are not expected to help" in found.reason
+
+
+def test_an_undecided_latency_is_not_blamed_on_the_sample():
+    slow = Measure(value=20.0, lower=19.0, upper=21.0, confidence=0.95)
+    found = undecided(measures={**WON.measures, "latency_p99_ms": {"challenger": slow}})
+    assert found.reason.endswith("measured on a fixed number of rows, more of them do not help")
+
+
+@pytest.mark.parametrize(("value", "side"), [(0.08, "inside"), (0.12, "outside")])
+def test_an_undecided_gap_says_what_would_show_on_which_side_it_lies(value, side):
+    found = undecided(groups=gap(value, value - 0.05, value + 0.05))
+    # The reach of the bounds has to shrink to the room there is, with power to spare.
+    assert found.needed == units_needed(30, 0.05 / stats.norm.ppf(0.95), 0.02, 0.95)
+    assert f"would show that it is {side} with power 0.8: by {found.ready}" in found.reason
+
+
+def test_groups_that_are_too_small_say_how_many_days_it_takes():
+    small = replace(gap(nan, nan, nan, {"EV": 0.5}), times=2.5)
+    found = undecided(groups=small)
+    assert (found.needed, found.ready) == (75, "2013-08-15")
+    assert "about 75 days would have them: by 2013-08-15" in found.reason
+
+
+def test_a_gap_whose_error_is_not_known_says_so():
+    assert "is not known" in undecided(groups=gap(0.05, 0.0, nan)).reason
+
+
+def test_what_a_later_holdout_needs_does_not_depend_on_how_often_this_one_was_used():
+    def needed(looks):
+        confidence = spent(0.05, looks)
+        wide = replace(comparison("roc_auc", -0.01, 0.02), confidence=confidence)
+        loss = replace(WON.comparisons[1], confidence=confidence)
+        policy = GatePolicy(primary=AUC)
+        found = replace(WON, comparisons=(wide, loss), looks=looks)
+        return rule(decide(found, policy), "superiority").needed
+
+    assert needed(1) == needed(6) > units_needed(30, 0.015 / 1.7, 0.003, 0.95)
 
 
 def test_without_the_holdouts_dates_no_date_is_named():
@@ -603,6 +693,28 @@ def test_without_a_slice_to_judge_it_is_undecided_and_without_a_champion_not_jud
 def test_slices_that_nobody_measured_are_missing():
     policy = GatePolicy(primary=AUC, guardrails=[SliceRegression("log_loss", by=["origin"])])
     assert decide(WON, policy).verdict == "FAIL"
+
+
+def latency(**changes):
+    """What the gate says of a measured latency."""
+    measure = replace(Measure(value=3.0, lower=2.0, upper=4.0, confidence=0.95), **changes)
+    policy = GatePolicy(primary=AUC, guardrails=[Limit("latency_p99_ms", max=20, confidence=0.99)])
+    return rule(
+        decide(replace(WON, measures={"latency_p99_ms": {"challenger": measure}}), policy), "limit"
+    )
+
+
+def test_a_measured_interval_at_a_lower_confidence_says_so():
+    found = latency()
+    assert found.outcome == "FAIL"
+    assert "was measured at 95 %, the rule asks for 99 %" in found.reason
+    assert latency(confidence=0.99).outcome == "PASS"
+
+
+def test_a_measured_value_without_the_bound_it_should_have_says_why():
+    found = latency(confidence=0.99, upper=nan, method="order statistics of 20 rows")
+    assert found.outcome == "FAIL"
+    assert "has no bound at 99 % (order statistics of 20 rows)" in found.reason
 
 
 def test_a_measured_interval_at_a_higher_confidence_is_good_enough():

@@ -2,9 +2,12 @@
 
 from datetime import date
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
-from mlct.evaluation.outlook import ready
+from mlct.evaluation.compare import compare
+from mlct.evaluation.outlook import ready, units_needed
 
 
 def test_the_day_follows_from_the_rate_so_far():
@@ -34,3 +37,19 @@ def test_what_is_there_already_is_ready_at_the_end():
 )
 def test_no_date_is_promised_that_nobody_can_know(needed, units, start, end):
     assert ready(needed, units, start, end) is None
+
+
+@pytest.mark.parametrize("units", [4, 8, 30])
+def test_the_number_that_is_stated_has_the_power_that_is_stated(units):
+    """Few clusters take bounds from t, and so does the number of them that it takes."""
+    error, effect, worlds = 1.0, 2.2 if units < 30 else 1.2, 1000
+    needed = units_needed(units, error, effect, 0.95)
+    random = np.random.default_rng(units)
+    shown = 0
+    for _ in range(worlds):
+        gain = effect + error * np.sqrt(units) * random.standard_normal(needed)
+        two = {"old": np.full(needed, 100.0), "new": 100.0 - gain}
+        kept = {"champion": "old", "metric": "mae", "clusters": np.arange(needed)}
+        shown += compare(np.zeros(needed), two, **kept)["new"].lower > 0
+    low, high = binom(worlds, [0.8, 0.88]).ppf([0.001, 0.999])
+    assert low <= shown <= high

@@ -121,11 +121,20 @@ def test_a_metric_of_ones_own_is_written_by_name():
         ({"guardrails": [{"rule": "non_inferiority", "metric": "ece"}]}, "no margin"),
         ({"guardrails": [7]}, "7"),
         ({"min_row": 3}, "min_row"),
+        ({"guardrails": None}, "guardrails is None"),
+        ({"guardrails": {"metric": "ece"}}, "guardrails is"),
+        ({"stale": "45d"}, "stale is '45d'"),
     ],
 )
 def test_a_record_that_is_no_policy_is_refused(change, told):
     with pytest.raises(SpecError, match=told):
         GatePolicy.from_dict(POLICY.to_dict() | change)
+
+
+@pytest.mark.parametrize("record", ["x", None, [1]])
+def test_what_is_no_record_at_all_is_refused(record):
+    with pytest.raises(SpecError, match="the gate policy is"):
+        GatePolicy.from_dict(record)
 
 
 FULL = GatePolicy(
@@ -208,6 +217,9 @@ def test_mlflows_words_are_understood(primary, guardrails, expected):
     [
         ({"metric": "roc_auc", "min_relative_change": 0.01}, "min_absolute_change, in the metric"),
         ({"metric": "roc_auc", "greater_is_better": False}, "greater_is_better is False"),
+        ({"metric": "latency_p99_ms", "threshold": 9, "greater_is_better": "false"}, "is 'false'"),
+        ({"metric": "roc_auc", "higher_is_better": 1}, "greater_is_better is 1"),
+        ({"metric": "roc_auc", "higher_is_better": [True]}, "greater_is_better is .True."),
         ({"metric": "recall", "threshold": 0.7}, "which kind is meant"),
         ({"metric": "roc_auc", "greater_is_better": True, "margin": 1}, "come with margin"),
     ],

@@ -6,6 +6,7 @@ from scipy.special import ndtri
 from scipy.stats import binom
 
 from mlct.errors import EvaluationError, SpecError
+from mlct.evaluation.decision import percent
 from mlct.evaluation.metric import metric
 from mlct.evaluation.selection import level, select, shared, spent
 
@@ -32,6 +33,13 @@ def test_who_looks_twenty_times_at_noise_rarely_wins():
 def test_a_look_nobody_counts_has_the_level_declared():
     assert level(0.95, None) == 0.95
     assert level(0.95, 1) == pytest.approx(0.96)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 5, 20, 1000])
+def test_a_level_is_never_told_as_certainty(looks):
+    told = percent(level(0.95, looks))
+    assert float(told.removesuffix(" %")) < 100
+    assert (percent(0.95), percent(level(0.95, 2))) == ("95 %", "99.39 %")
 
 
 def test_several_rules_share_the_level():

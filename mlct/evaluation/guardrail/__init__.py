@@ -18,7 +18,7 @@ from mlct.evaluation.guardrail.calibration import (
 )
 from mlct.evaluation.guardrail.footprint import cost_per_thousand, peak_memory_mb
 from mlct.evaluation.guardrail.gap import Gap, group_gap, group_gap_on
-from mlct.evaluation.guardrail.latency import latencies
+from mlct.evaluation.guardrail.latency import latencies, rows_for
 from mlct.evaluation.guardrail.robustness import Drop, Robustness, robustness
 from mlct.evaluation.guardrail.slices import Slice, SliceTable, slices, slices_on
 
@@ -40,6 +40,7 @@ __all__ = [
     "peak_memory_mb",
     "reliability",
     "robustness",
+    "rows_for",
     "slices",
     "slices_on",
 ]

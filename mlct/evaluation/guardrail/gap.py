@@ -6,7 +6,7 @@ Price & Srebro 2016).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class Gap:
     """The largest difference of a metric between two groups, with one-sided bounds.
 
     `groups` holds the value of each judged group, `too_small` names the others. `value` is NaN
-    when fewer than two groups can be judged.
+    when fewer than two groups can be judged; then `times` as many rows as there are would do,
+    where that is known.
     """
 
     metric: str
@@ -43,6 +44,7 @@ class Gap:
     too_small: tuple[str, ...]
     confidence: float
     method: str
+    times: float | None = field(default=None, metadata={"later": True})
 
 
 def group_gap(
@@ -205,12 +207,13 @@ def _gap_on(
     rows = rows.grouped(seed)
     codes = np.arange(rows.rows) if rows.codes is None else rows.codes
     values: dict[str, float] = {}
-    parts, seen, too_small = [], [], []
+    parts, seen, too_small, sizes = [], [], [], []
     for index, name in enumerate(names):
         mine = of_row == index
         y, s = rows.y_true[mine], score[mine]
         counts = np.ones(len(y), dtype=bool) if metric.support is None else metric.support(y, s)
-        if counts.sum() < max(min_group, 1):
+        sizes.append(int(counts.sum()))
+        if sizes[-1] < max(min_group, 1):
             too_small.append(name)
             continue
         within = codes[mine]
@@ -245,7 +248,14 @@ def _gap_on(
         too_small=tuple(too_small),
         confidence=confidence,
         method=f"all pairs, bootstrap of {unit}",
+        times=_times(sizes, max(min_group, 1)),
     )
+
+
+def _times(sizes: list[int], least: int) -> float | None:
+    """How many times the rows it takes until two groups have `least`; None where they have."""
+    second = sorted(sizes)[-2] if len(sizes) > 1 else 0
+    return least / second if 0 < second < least else None
 
 
 def _largest_difference(

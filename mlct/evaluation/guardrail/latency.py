@@ -1,6 +1,7 @@
 """How long a model takes to score: warm, each row by its fastest call, paired with the champion."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil, log, nan
 from time import perf_counter
 from typing import Any
 
@@ -32,9 +33,10 @@ def latencies(
     `rows` are batches (then `name="batch_latency"`). They take turns on each row, so that what
     slows the machine down slows both. A row counts with its fastest of `repeats` calls, after
     `warm_up` that do not count: the machine's noise only adds. `clock` returns seconds.
-    Percentiles p50, p95, p99 over rows carry one-sided bounds at `confidence` from a bootstrap of
-    rows; with both models `<name>_p99_ms_ratio` is the challenger's over the champion's, from the
-    same resampled rows.
+    Percentiles p50, p95, p99 over rows carry one-sided bounds at `confidence` that are order
+    statistics (Hahn & Meeker 1991): the bound of p99 is at most the slowest row, and of fewer than
+    `rows_for(confidence)` rows it has none (NaN). With both models `<name>_p99_ms_ratio` is the
+    challenger's over the champion's, with bounds from a bootstrap of the rows they share.
 
     >>> found = latencies({"challenger": abs, "champion": abs}, [1, 2, 3], warm_up=0)
     >>> sorted(found)[:2]
@@ -44,34 +46,57 @@ def latencies(
     timed = _fastest(models, rows, repeats, warm_up, clock)
     random = np.random.default_rng(seed)
     drawn = random.integers(len(rows), size=(REPLICATES, len(rows)))
-    known = {model: np.percentile(ms, PERCENTILES) for model, ms in timed.items()}
-    draws = {model: np.percentile(ms[drawn], PERCENTILES, axis=1) for model, ms in timed.items()}
     found: dict[str, dict[str, Measure]] = {}
-    for index, percentile in enumerate(PERCENTILES):
+    for percentile in PERCENTILES:
         key = f"{name}_p{percentile}_ms"
-        found[key] = {
-            model: _measure(known[model][index], draws[model][index], confidence) for model in timed
-        }
-        if {"challenger", "champion"} <= set(timed) and known["champion"][index] > 0:
-            ratio = known["challenger"][index] / known["champion"][index]
-            ratios = draws["challenger"][index] / draws["champion"][index]
+        found[key] = {m: _measure(np.sort(ms), percentile, confidence) for m, ms in timed.items()}
+        known = {model: measure.value for model, measure in found[key].items()}
+        if {"challenger", "champion"} <= set(timed) and known["champion"] > 0:
+            draws = {m: np.percentile(ms[drawn], percentile, axis=1) for m, ms in timed.items()}
+            ends = np.quantile(
+                draws["challenger"] / draws["champion"], [1 - confidence, confidence]
+            )
+            least = rows_for(confidence, percentile)
             found[f"{key}_ratio"] = {
-                "challenger": _measure(ratio, ratios, confidence, "paired bootstrap of rows")
+                "challenger": Measure(
+                    value=known["challenger"] / known["champion"],
+                    lower=float(ends[0]),
+                    # Where one model's percentile has no upper bound, two have none.
+                    upper=float(ends[1]) if len(rows) >= least else nan,
+                    confidence=confidence,
+                    method=_method("paired bootstrap", len(rows), least),
+                )
             }
     return found
 
 
-def _measure(
-    value: float, draws: Floats, confidence: float, method: str = "bootstrap of rows"
-) -> Measure:
-    lower, upper = np.quantile(draws, [1 - confidence, confidence])
+def rows_for(confidence: float, percentile: int = 99) -> int:
+    """How many rows it takes for the slowest one to bound a percentile from above.
+
+    >>> rows_for(0.95), rows_for(0.99)
+    (299, 459)
+    """
+    return ceil(log(1 - confidence) / log(percentile / 100))
+
+
+def _method(name: str, rows: int, least: int) -> str:
+    return f"{name} of {rows:,} rows" + f", an upper bound takes {least:,}" * (rows < least)
+
+
+def _measure(ordered: Floats, percentile: int, confidence: float) -> Measure:
+    """A percentile of the `ordered` times, between two of them."""
+    from scipy.special import bdtr
+
+    rows = len(ordered)
+    # At least, and at most, so many rows lie below the percentile, each with that confidence.
+    below = bdtr(np.arange(rows), rows, percentile / 100)
+    least, most = np.searchsorted(below, [1 - confidence, confidence])
     return Measure(
-        value=float(value),
-        lower=float(lower),
-        upper=float(upper),
-        standard_error=float(draws.std(ddof=1)),
+        value=float(np.percentile(ordered, percentile)),
+        lower=float(ordered[least - 1]) if least > 0 else 0.0,
+        upper=float(ordered[most]) if most < rows else nan,
         confidence=confidence,
-        method=method,
+        method=_method("order statistics", rows, rows_for(confidence, percentile)),
     )
 
 

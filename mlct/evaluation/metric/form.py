@@ -1,5 +1,6 @@
 """What a metric is, and how one is built from what adds up over rows."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
@@ -61,6 +62,15 @@ class Metric:
                 f"the function of metric {self.name!r} is {self.function!r}",
                 expected="a callable (y_true, score, weights=None) -> float",
             )
+        try:
+            inspect.signature(self.function).bind("y_true", "score", "weights or frame")
+        except TypeError as error:
+            raise SpecError(
+                f"the function of metric {self.name!r} does not take three arguments: {error}",
+                expected="(y_true, score, weights=None); of a BusinessMetric, frame as the third",
+            ) from error
+        except ValueError:  # built in: what it takes is not known
+            pass
 
     def __call__(self, y_true: Any, score: Any, weights: Any = None) -> float:
         """The metric's value on plain arrays."""

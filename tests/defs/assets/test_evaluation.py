@@ -1,7 +1,9 @@
 """Who is better, on the same rows; a refusal is a normal night, a doubt is an error."""
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,6 +12,10 @@ import pyarrow as pa
 import pytest
 
 import mlct
+from mlct.cli.answers import evidence_text
+from mlct.data.digest import canonical
+from mlct.evaluation.evaluate import Evaluation
+from mlct.release.ledger import statement
 
 GATE = "champion_challenger_gate"
 KEY = dg.AssetCheckKey(dg.AssetKey(["late", "evaluation"]), GATE)
@@ -68,20 +74,23 @@ def test_an_undecided_challenger_is_a_warning_that_says_how_much_more_it_takes(
 
 
 def test_what_is_live_is_not_judged_against_itself(live, check):
+    """It takes no look at the holdout, and refuses nothing."""
+    rows = live.home.ledger.verify()
     done = live.retrain()
     found = check(done, GATE)
     assert done.success
-    assert "version 1, which is live: nothing to decide" in found.description
-    assert (found.passed, found.severity) == (False, WARN)
+    assert found.description.startswith("Nothing to decide: version 1 is live")
+    assert found.passed
+    assert live.home.ledger.verify() == rows
 
 
-def test_an_unchanged_second_run_adds_nothing_anywhere(live, made):
-    live.retrain()
-    rows, versions = live.home.ledger.verify(), live.versions()
+def test_an_unchanged_second_run_adds_nothing_anywhere(trained, made):
+    trained.retrain()
+    rows, versions = trained.home.ledger.verify(), trained.versions()
     for _ in range(2):
-        shown = made(live.retrain(), "evaluation")
+        shown = made(trained.retrain(), "evaluation")
         assert shown["reused"]
-    assert (live.home.ledger.verify(), live.versions()) == (rows, versions)
+    assert (trained.home.ledger.verify(), trained.versions()) == (rows, versions)
 
 
 def test_another_risk_tier_is_another_case(trained):
@@ -113,6 +122,9 @@ def test_tables_and_plots_are_shown(trained, made, check):
     metrics = {row["metric"]: row for row in shown["metrics"]}
     assert set(metrics["roc_auc"]) == {"metric", "challenger", "baseline"}
     assert shown["roc_auc"] == pytest.approx(float(metrics["roc_auc"]["challenger"]), abs=1e-4)
+    # The sentence, then the rules, then the pictures.
+    first, *later = [list(shown).index(name) for name in ("sentence", "rules", *sorted(plots))]
+    assert first < later[0] < min(later[1:])
     rules = {row.data["rule"] for row in check(done, GATE).metadata["rules"].records}
     assert {"baseline", "limit", "group_gap"} <= rules
 
@@ -243,3 +255,127 @@ def test_a_metric_that_is_not_defined_is_shown_as_such(world, trips, made, check
     assert check(done, GATE).metadata["verdict"].value == "FAIL"
     (row,) = [r for r in made(done, "evaluation")["metrics"] if r["metric"] == "oddity"]
     assert row["challenger"] == "not defined"
+
+
+# What the evaluation is told of the holdout, the champion and the features
+
+
+def report(world: Any) -> Any:
+    return json.loads(world.home.store.get(world.records("evaluation")[-1]["evidence"]))
+
+
+def outcome(world: Any, name: str, kind: str = "") -> Any:
+    """The one outcome of that name in the newest report."""
+    rules = report(world)["decision"]["rules"]
+    (found,) = [r for r in rules if r["name"] == name and kind in ("", r["rule"])]
+    return found
+
+
+def test_a_second_case_on_one_holdout_is_counted_and_judged_at_a_higher_level(live, boosted):
+    live.declare(estimator=boosted)
+    assert live.retrain().success
+    first, second = live.records("evaluation")
+    assert first["holdout"] == second["holdout"]
+    assert (first["looks"], second["looks"]) == (1, 2)
+    seen = report(live)["evaluation"]
+    assert (seen["looks"], round(seen["confidence"], 4)) == (2, 0.9939)
+    assert "decision 2 on this holdout: bounds are at 99.39 %" in outcome(live, "looks")["reason"]
+
+
+def test_an_evaluation_that_shared_its_holdout_meanwhile_is_not_trusted(live, boosted, check):
+    """Both would have counted themselves as the second look."""
+    from mlct.defs.assets import evaluation
+
+    def judge(home: Any, case: Any, **words: Any) -> Any:
+        found = right(home, case, **words)
+        says = live.records("evaluation")[0] | {"case": "0" * 64}
+        home.ledger.append(statement("evaluation", {"holdout": case.holdout}, says), actor="other")
+        return found
+
+    live.declare(estimator=boosted)
+    right = evaluation.judge
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "judge", judge)
+        assert "another evaluation has used this holdout" in untrusted(live, check)
+    live.retrain()
+    assert outcome(live, "looks")["observed"] == "3"
+
+
+def test_a_champion_grown_old_may_be_replaced_by_what_is_not_worse(live, trips):
+    stale = mlct.ReplaceWhenStale(after="10d", margin=0.5)
+    live.declare(gate=replace(live.spec.gate, stale=stale))
+    live.feed(trips(55))
+    assert live.retrain().success
+    assert report(live)["evaluation"]["champion_age_days"] == pytest.approx(15, abs=0.1)
+    found = outcome(live, "roc_auc", "stale")
+    assert found["outcome"] == "PASS"
+    assert "15 days old, more than 10d" in found["reason"]
+
+
+def test_a_feature_made_of_the_label_is_suspected(world, trips):
+    rows = trips()
+    rows = rows.append_column("delay", pa.array(rows["late"].to_numpy() * 20.0))
+    world.feed(rows)
+    assert world.retrain().success
+    assert outcome(world, "leakage delay")["outcome"] == "FAIL"
+    assert report(world)["decision"]["verdict"] == "FAIL"
+
+
+def test_rows_that_repeat_an_id_are_told(world, trips):
+    rows = trips()
+    ids = rows["trip_id"].to_pylist()
+    ids[-300:-297] = [ids[-301]] * 3
+    world.feed(rows.set_column(rows.column_names.index("trip_id"), "trip_id", [ids]))
+    assert world.retrain().success
+    assert outcome(world, "duplicates")["outcome"] == "INCONCLUSIVE"
+    assert "3 rows of the holdout repeat an id" in report(world)["sentence"]
+
+
+def test_the_labels_delay_is_added_to_the_day_on_which_it_could_be_decided(trained):
+    gate = replace(trained.spec.gate, min_clusters=24)
+    trained.declare(gate=gate)
+    assert trained.retrain().success
+    seen = report(trained)["evaluation"]
+    assert seen["label_delay_days"] == pytest.approx(2 / 24)
+    assert "if Windows.holdout is raised to" in outcome(trained, "days")["reason"]
+
+
+def test_the_command_prints_the_sentence_and_the_rules_of_the_interface(trained, check):
+    shown = check(trained.retrain(), GATE)
+    code, text, _ = trained.mlct("show", "late@1", "--evidence")
+    assert code == 0
+    assert shown.description in text
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    for row in shown.metadata["rules"].records:
+        told = [row.data[c] for c in ("rule", "on", "observed", "required", "outcome")]
+        assert " ".join(" ".join(told).split()) in lines
+
+
+GOLDEN = Path(__file__).parent / "golden" / "report_v1.json"
+
+
+def shape(value: Any) -> Any:
+    """The names in a document, and the kinds of its values."""
+    if isinstance(value, dict):
+        return {name: shape(item) for name, item in value.items()}
+    return [shape(v) for v in value] if isinstance(value, list) else type(value).__name__
+
+
+def test_the_document_that_approvals_bind_to_is_the_golden_one_in_form(live, boosted):
+    live.declare(estimator=boosted)
+    assert live.retrain().success
+    assert shape(report(live)) == shape(json.loads(GOLDEN.read_text()))
+
+
+def test_reports_of_version_1_keep_their_digest_and_are_read_for_ever(live):
+    golden = json.loads(GOLDEN.read_text())
+    known = "086839aab66588d6b6da0984a16c594305f89dc34424b0fb45bb250364f00b2e"
+    assert live.home.store.put(canonical(golden)) == known
+    seen = Evaluation.from_dict(golden["evaluation"])
+    assert seen.to_dict() == golden["evaluation"]
+    policy = mlct.GatePolicy.from_dict(golden["policy"])
+    again = mlct.decide(seen, policy)
+    assert again.verdict == golden["decision"]["verdict"]
+    assert [r.outcome for r in again.rules] == [r["outcome"] for r in golden["decision"]["rules"]]
+    for rule in golden["decision"]["rules"]:
+        assert rule["required"] in evidence_text(golden)

@@ -29,6 +29,23 @@ def ask(world, *guardrails, **changes):
     assert done.success
 
 
+def test_latency_is_bounded_at_the_level_that_a_rule_asks_for(live, boosted):
+    ask(
+        live,
+        mlct.Limit("latency_p99_ms", max=1_000, confidence=0.99),
+        mlct.Ratio("latency_p50_ms", max=1_000, confidence=0.9),
+        mlct.Limit("batch_latency_p50_ms", max=10_000),
+        mlct.Limit("batch_latency_p99_ms", max=10_000),
+        estimator=boosted,
+    )
+    assert rule(live, "latency_p99_ms")["outcome"] == "PASS"
+    assert rule(live, "latency_p50_ms")["outcome"] == "PASS"
+    found = report(live)["evaluation"]["measures"]["latency_p99_ms"]["challenger"]
+    assert found["method"] == "order statistics of 459 rows"
+    # One batch of 720 rows bounds nothing, and says so.
+    assert "an upper bound takes 459" in rule(live, "batch_latency_p99_ms")["reason"]
+
+
 def test_robustness_is_measured_where_a_rule_asks(trained, boosted):
     ask(
         trained,

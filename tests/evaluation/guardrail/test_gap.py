@@ -37,6 +37,16 @@ def test_small_groups_are_named_and_not_judged():
     assert set(found.groups) == {"AA", "UA"}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "times"), [((400, 50, 20), 2.0), ((40, 20), 5.0), ((400, 100), None), ((400,), None)]
+)
+def test_a_gap_of_too_few_rows_says_how_many_times_as_many_it_takes(sizes, times):
+    groups = np.repeat([f"g{i}" for i in range(len(sizes))], sizes)
+    y = np.arange(len(groups)) % 2
+    found = group_gap(y, np.linspace(0.1, 0.9, len(y)), groups, "accuracy", min_group=100)
+    assert found.times == times
+
+
 def test_what_counts_for_recall_are_the_positives():
     y, score = np.zeros(2000), np.full(2000, 0.9)
     y[:150], y[-50:] = 1, 1

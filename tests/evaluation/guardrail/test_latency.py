@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from mlct.errors import EvaluationError
-from mlct.evaluation.guardrail import latencies
+from mlct.evaluation.guardrail import latencies, rows_for
 
 
 class Clock:
@@ -55,7 +56,7 @@ class Shared(Clock):
         return score
 
 
-def _two(times, slower, rows=200, **changes):
+def _two(times, slower, rows=300, **changes):
     clock = Shared()
     models = {
         "challenger": clock.model(times * slower),
@@ -64,7 +65,7 @@ def _two(times, slower, rows=200, **changes):
     return latencies(models, range(rows), clock=clock, warm_up=2, **changes)
 
 
-TIMES = np.random.default_rng(0).gamma(4, 0.001, 200)
+TIMES = np.random.default_rng(0).gamma(4, 0.001, 300)
 
 
 def test_both_models_are_timed_on_the_same_rows():
@@ -75,11 +76,11 @@ def test_both_models_are_timed_on_the_same_rows():
     ratio = found["latency_p99_ms_ratio"]["challenger"]
     assert ratio.value == pytest.approx(2.0)
     assert ratio.lower == pytest.approx(2.0)  # paired: the same rows, so no noise at all
-    assert ratio.method == "paired bootstrap of rows"
+    assert ratio.method == "paired bootstrap of 300 rows"
 
 
 def test_the_ratio_has_an_interval_where_rows_differ():
-    slower = np.where(np.random.default_rng(1).random(200) < 0.5, 1.0, 2.0)
+    slower = np.where(np.random.default_rng(1).random(300) < 0.5, 1.0, 2.0)
     ratio = _two(TIMES, slower)["latency_p50_ms_ratio"]["challenger"]
     assert ratio.lower < ratio.value < ratio.upper
 
@@ -92,3 +93,32 @@ def test_without_a_champion_there_is_no_ratio():
 def test_batches_have_a_name_of_their_own():
     found = latencies({"challenger": np.sum}, [np.ones(9)] * 5, name="batch_latency", warm_up=1)
     assert set(found) == {f"batch_latency_p{p}_ms" for p in (50, 95, 99)}
+
+
+@pytest.mark.parametrize(("confidence", "rows"), [(0.95, 300), (0.95, 400), (0.99, 459)])
+def test_the_bounds_of_a_percentile_hold_as_often_as_they_say(confidence, rows):
+    random, worlds = np.random.default_rng(0), 400
+    truth = {50: 1.0, 95: np.exp(1.644854), 99: np.exp(2.326348)}
+    missed = dict.fromkeys([(p, side) for p in truth for side in ("lower", "upper")], 0)
+    for _ in range(worlds):
+        clock = Shared()
+        models = {"challenger": clock.model(np.exp(random.normal(size=rows)) / 1000)}
+        kept = {"clock": clock, "repeats": 1, "warm_up": 0, "confidence": confidence}
+        found = latencies(models, range(rows), **kept)
+        for percentile, value in truth.items():
+            measure = found[f"latency_p{percentile}_ms"]["challenger"]
+            missed[percentile, "lower"] += measure.lower > value
+            missed[percentile, "upper"] += measure.upper < value
+    assert max(missed.values()) <= binom(worlds, 1 - confidence).ppf(0.999)
+
+
+def test_too_few_rows_have_no_upper_bound_and_say_how_many_it_takes():
+    few = rows_for(0.95) - 1
+    found = _two(TIMES, 2.0, rows=few)
+    for name in ("latency_p99_ms", "latency_p99_ms_ratio"):
+        measure = found[name]["challenger"]
+        assert measure.value > 0
+        assert np.isnan(measure.upper)
+        assert measure.method.endswith("of 298 rows, an upper bound takes 299")
+    assert np.isfinite(_two(TIMES, 2.0, rows=few + 1)["latency_p99_ms"]["challenger"].upper)
+    assert np.isfinite(found["latency_p95_ms"]["challenger"].upper)

@@ -58,8 +58,11 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
             selection=challenger.get("selection", {}),
         )
         put_fallback_forward(home, spec, actor=f"dagster:{context.run.run_id}")
+        of_these = challenger["training_set"] == ts_digest
+        if of_these and case.champion is not None and case.champion.version == case.version:
+            return _nothing(case)
         try:
-            if challenger["training_set"] != ts_digest:
+            if not of_these:
                 raise EvaluationError(
                     f"version {case.version} was last made from another training set than the "
                     "newest one",
@@ -114,6 +117,23 @@ def build_evaluation(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return evaluation
+
+
+def _nothing(case: Case) -> dg.MaterializeResult:
+    """What is live is not judged against itself: that would spend a look at the holdout."""
+    told = f"Nothing to decide: version {case.version} is live, and its recipe has not changed"
+    return dg.MaterializeResult(
+        metadata={"verdict": told, "version": case.version},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=GATE,
+                passed=True,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=told,
+                metadata={"version": str(case.version), "champion": str(case.version)},
+            )
+        ],
+    )
 
 
 def _looks(home: Home, case: Case) -> int:

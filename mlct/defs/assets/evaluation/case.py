@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
         holdout_digest=case.holdout,
         holdout_start=case.document["holdout_start"],
         holdout_end=case.document["holdout_end"],
+        label_delay_days=duration(spec.windows.label_delay) / timedelta(days=1),
         looks=looks,
         selected_among=len(case.selection.get("values", "1")),
         selected_on=case.selection.get("rows"),
@@ -158,11 +160,6 @@ def _repeated(spec: ModelSpec, train: pa.Table, rows: pa.Table, model: fit.Model
 
 
 def _sentence(home: Home, case: Case, decision: Any) -> str:
-    if case.champion is not None and case.champion.artifact == case.artifact:
-        return (
-            f"{decision.verdict}: the challenger is version {case.version}, which is live: nothing "
-            "to decide"
-        )
     reason = quarantined(home.ledger, case.spec.name).get(case.version)
     banned = f" (version {case.version} is quarantined and cannot come back: {reason})"
     return str(decision.sentence) + (banned if reason else "")

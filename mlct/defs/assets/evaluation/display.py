@@ -45,11 +45,6 @@ def metadata(
         "sentence": report["sentence"],
         "version": report["version"],
         "champion": str(report["champion"] or "none"),
-    }
-    for name, stored in report["plots"].items():
-        picture = base64.b64encode(home.store.get(stored)).decode()
-        shown[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{picture})")
-    shown |= {
         "rules": rules(report["decision"]),
         "metrics": dg.MetadataValue.table(
             [
@@ -61,6 +56,11 @@ def metadata(
             # What cannot be scored has no metrics at all.
             schema=dg.TableSchema(columns=[dg.TableColumn(c) for c in ("metric", *models)]),
         ),
+    }
+    for name, stored in report["plots"].items():
+        picture = base64.b64encode(home.store.get(stored)).decode()
+        shown[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{picture})")
+    shown |= {
         "holdout_rows": report["evaluation"]["rows"],
         "evidence": evidence,
         "reused": known,
