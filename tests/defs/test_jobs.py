@@ -54,6 +54,8 @@ def test_an_approved_version_goes_live_in_ledger_mlflow_and_catalog(trained, mad
     told = champion(done)
     assert (told["version"], told["move"], told["replaces"]) == (1, "promotion", "nothing")
     assert told["approved_by"] == "ana (model-risk)"
+    said = [e.user_message for e in trained.instance.all_logs(done.run_id)]
+    assert "late@1 is live in 'production'" in said
     assert trained.instance.get_latest_materialization_event(CHAMPION).run_id == done.run_id
 
 

@@ -107,6 +107,33 @@ def test_a_budget_counts_the_retrains_of_its_period(ago, retrains):
     assert retrains or found.reason == "budget 2/30d is spent: r59"
 
 
+def test_scheduled_retrains_cool_down_and_spend_no_budget():
+    def found(*days):
+        return decide_trigger(
+            policy(cooldown="2d", budget="1/30d"),
+            windows("." * 29 + "x"),
+            trained_until=START,
+            retrained_at=[],
+            scheduled_at=[START + day * DAY for day in days],
+        )
+
+    assert found(20, 24, 28).retrain
+    assert found(20, 24, 29).reason.startswith("cool-down until")
+
+
+def test_a_back_off_counts_from_the_last_triggered_retrain():
+    """A schedule that goes on does not silence the sensor for ever."""
+    found = decide_trigger(
+        policy(cooldown="1d"),
+        windows("." * 29 + "x"),
+        trained_until=START,
+        retrained_at=[START + 20 * DAY],
+        scheduled_at=[START + 28 * DAY],
+        refused=3,
+    )
+    assert found.retrain
+
+
 @pytest.mark.parametrize(("days", "retrains"), [(44, False), (45, False), (46, True)])
 def test_an_old_champion_is_retrained_whatever_the_signals_say(days, retrains):
     end = START + 50 * DAY

@@ -125,6 +125,7 @@ def test_a_failed_run_is_asked_for_again_under_another_key_and_not_for_ever():
     found = decide(policy(), window(1), asked=states)
     assert not found.retrain
     assert "failed 3 times" in found.incident
+    assert found.problem == "failed"
 
 
 @pytest.mark.parametrize(("state", "says"), [("open", "under way"), ("done", "already")])
@@ -156,6 +157,7 @@ def test_retrains_that_never_pass_wait_twice_as_long_each_time(refused, days):
         early = after(days - 1)
         assert not early.retrain
         assert early.reason.startswith(f"back-off until {last + days * DAY:%Y-%m-%d %H:%M} UTC")
+    assert after(days).problem == ("gate" if refused >= 3 else "")
     assert bool(after(days).incident) is (refused >= 3)
 
 
@@ -179,6 +181,14 @@ def test_nobody_learns_from_a_window_that_is_refused_until_it_is_mended():
 def test_a_refused_window_before_the_training_data_ended_does_not_matter():
     old = WindowResult(key="k", ended_at=START, breached=False, reason="", refused="broken")
     assert decide(policy(), old, window(2)).retrain
+
+
+def test_what_a_retrain_would_learn_from_may_be_told_apart_from_what_asks():
+    """Windows of another version are refused too; one that is not learned from holds nothing."""
+    asks, bad = window(2, "realised"), window(1, "drift", refused="its contract failed")
+    held = decide(policy(), asks, learning=[bad])
+    assert (held.retrain, held.problem) == (False, "refused")
+    assert decide(policy(), bad, asks, learning=[]).retrain
 
 
 @given(

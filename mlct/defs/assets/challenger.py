@@ -18,13 +18,13 @@ from mlct.data.digest import digest as sha256_of
 from mlct.defs.assets.selection import Choice, choose
 from mlct.defs.names import CAUSE_TAG, PERSON_TAG, REASON_TAG, TRIGGER_TAG, key, settings
 from mlct.defs.resources import MlctHome
-from mlct.errors import DataError
+from mlct.errors import ApprovalInvalid, DataError
 from mlct.release.ledger import Record, require_contract, statement
 from mlct.release.slot import live
 from mlct.release.slot.state import FALLBACK, banned
 from mlct.spec import ModelSpec
 from mlct.training import fit, smoke
-from mlct.training.recipe import Recipe, code_state, environment_lock, recipe, seeded
+from mlct.training.recipe import Code, Recipe, code_state, environment_lock, recipe, seeded
 
 
 def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -47,7 +47,10 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
             _keep_fallback(home, spec, context, spec.fallback, names, digest, document)
         choice = _pinned(spec, choose(home, spec, document, names))
         known = _known(home, spec, choice.recipe)
-        if known is None:
+        tags = context.run.tags
+        # What nobody is known as the author of is trained again by whoever is known.
+        nobody = known is not None and not known.predicate["authors"]
+        if known is None or (nobody and _authors(tags, code_state())):
             rows = data.to_table()
             model = fit.fit(choice.estimator, rows, names, spec.columns.label)
             known = _log(home, spec, context, choice, model, rows, digest, document)
@@ -74,6 +77,7 @@ def build_challenger(spec: ModelSpec) -> dg.AssetsDefinition:
             }
             | {n: says[n] for n in ("version", "artifact", "recipe")},
         )
+        _warn_of_no_author(context, home, spec, known)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(says["artifact"]),
             metadata={
@@ -183,6 +187,32 @@ def _orphan(home: Home, spec: ModelSpec, made: Recipe, artifact: str) -> Logged 
     return None
 
 
+def _warn_of_no_author(
+    context: dg.AssetExecutionContext, home: Home, spec: ModelSpec, trained: Record
+) -> None:
+    """Say early what a promotion will refuse."""
+    says = trained.predicate
+    try:
+        counts = home.approvers.tiers[spec.risk_tier].author
+    except ApprovalInvalid:  # training needs no approvers file: what one without tiers would say
+        counts = spec.risk_tier == "low"
+    if not says["authors"] and not counts:
+        context.log.warning(
+            "nobody is known as the author of %s version %s, so that risk tier %r will refuse it: "
+            "set MLCT_ACTOR, or commit the code to git, and run this job again",
+            spec.name,
+            says["version"],
+            spec.risk_tier,
+        )
+
+
+def _authors(tags: Mapping[str, str], code: Code) -> list[str]:
+    """Who launched or committed the training; nobody of these may approve it at higher tiers."""
+    committed = f"{code.name} <{code.author}>" if code.name else code.author
+    launched = tags.get(PERSON_TAG), os.environ.get("MLCT_ACTOR")
+    return sorted({a for a in (committed, *launched) if a})
+
+
 def _trigger(tags: Mapping[str, str]) -> Any:
     """The cause that a sensor put on the run; None where there is none."""
     try:
@@ -247,10 +277,6 @@ def _log(
             if name not in ("python", "machine")
         ],
     )
-    # Who launched or committed the training; nobody of these may approve it at higher tiers.
-    committed = f"{code.name} <{code.author}>" if code.name else code.author
-    launched = tags.get(PERSON_TAG), os.environ.get("MLCT_ACTOR")
-    authors = sorted({a for a in (committed, *launched) if a})
     return home.ledger.append(
         statement(
             "training",
@@ -266,7 +292,7 @@ def _log(
                 "train_end": document["holdout_start"],
                 "code": {"commit": code.commit, "dirty": code.dirty},
                 "environment": dict(made.environment),
-                "authors": authors,
+                "authors": _authors(tags, code),
                 "reason": reason,
                 "cause": tags.get(CAUSE_TAG, ""),
                 "importance": model.importance(),
@@ -280,6 +306,7 @@ def _log(
                 "dagster_run": context.run.run_id,
             }
             | ({"trigger": trigger} if trigger else {})
+            | ({"refused": document["refused"]} if "refused" in document else {})
             | ({"fallback": fallback} if fallback else {}),
         ),
         actor=f"dagster:{context.run.run_id}",

@@ -8,13 +8,17 @@ import dagster as dg
 from mlct.data import snapshot
 from mlct.data.contract import ContractReport, contract_digest, parameters_of, suite_of, validate
 from mlct.data.window import Cut, as_utc, cut, data_end, duration, parse_instant
+from mlct.defs.assets.refused import refused_windows, told
 from mlct.defs.io_manager import as_dataset
-from mlct.defs.names import CONTRACT, key, settings
+from mlct.defs.names import CAUSE_TAG, CONTRACT, key, settings
 from mlct.defs.resources import MlctHome
+from mlct.errors import DataError
 from mlct.release.ledger import Ledger, instant, now, statement
 from mlct.spec import ModelSpec
 
 NEWEST = "newest"
+#: Tags of a run that a sensor or a schedule launched.
+_AUTOMATED = {CAUSE_TAG, "dagster/sensor_name", "dagster/schedule_name"}
 
 
 class TrainingSetConfig(dg.Config):
@@ -57,6 +61,15 @@ def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
             else min(now(), data_end(data, spec.columns, spec.windows))
         )
         rows = cut(data, spec.columns, spec.windows, as_of=as_of)
+        first = _first(rows, spec.columns.time)
+        if first - rows.train_start > duration(spec.windows.train) / 10:
+            context.log.warning(
+                "Windows.train is %s: the data has %sd of them, from %s on",
+                spec.windows.train,
+                (rows.holdout_start - first).days,
+                f"{first:%Y-%m-%d}",
+            )
+        refused = _refused(context, mlct, spec, rows)
         train, holdout = (snapshot.write(home.store, part) for part in (rows.train, rows.holdout))
         document = {
             "format": "mlct.training_set/v1",
@@ -64,11 +77,11 @@ def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
             "train": train.digest,
             "holdout": holdout.digest,
             "as_of": instant(rows.as_of),
-            "train_start": instant(max(rows.train_start, _first(rows, spec.columns.time))),
+            "train_start": instant(max(rows.train_start, first)),
             "holdout_start": instant(rows.holdout_start),
             "holdout_end": instant(rows.holdout_end),
             "counts": rows.counts,
-        }
+        } | ({"refused": refused} if refused else {})
         digest = mlct.hand_on(spec.name, "training_set", context.run.run_id, document)
         report, fresh = _verdict(spec, home.ledger, digest, rows, document, context.run.run_id)
         return dg.MaterializeResult(
@@ -83,6 +96,26 @@ def build_training_set(spec: ModelSpec) -> dg.AssetsDefinition:
 def _first(rows: Cut, time: str) -> datetime:
     """Time of the first training row: the window may reach back further than the data."""
     return as_utc(rows.train[time][0].as_py())
+
+
+def _refused(
+    context: dg.AssetExecutionContext, mlct: MlctHome, spec: ModelSpec, rows: Cut
+) -> list[dict[str, str]]:
+    """Windows that were refused, and whose rows a person's run learns from all the same.
+
+    Raises DataError in a run that nobody launched by hand.
+    """
+    found = refused_windows(mlct, spec, rows.train_start, rows.holdout_end)
+    for window in found:
+        if _AUTOMATED & context.run.tags.keys():
+            raise DataError(
+                f"refused to learn from {told(window)}",
+                expected="rows that people may learn from, in a run that nobody launched by hand",
+                fix="Mend the rows and measure that window again; or launch the job by hand, "
+                "which lets it through",
+            )
+        context.log.warning("learns from %s", told(window))
+    return [{"key": w.key, "end": instant(w.ended_at), "why": w.refused} for w in found]
 
 
 def _verdict(
@@ -133,7 +166,11 @@ def _metadata(document: dict[str, Any], rows: Cut) -> dict[str, Any]:
         ),
         "train_digest": document["train"],
         "holdout_digest": document["holdout"],
-    }
+    } | ({"refused": refused} if (refused := _told(document)) else {})
+
+
+def _told(document: dict[str, Any]) -> str:
+    return "; ".join(f"until {w['end']}: {w['why']}" for w in document.get("refused", ()))
 
 
 def _check(report: dict[str, Any], fresh: bool) -> dg.AssetCheckResult:

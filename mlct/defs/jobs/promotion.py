@@ -86,6 +86,7 @@ def promotion_job(spec: ModelSpec) -> dg.JobDefinition:
                 verify=lambda: home.require_checkpoint() or home.ledger.verify(),
             )
             _mirror(home, spec, slot)  # the first promotion is what stage Production begins with
+            context.log.info("%s@%s is live in %r", spec.name, config.version, slot)
 
     @dg.job(
         name=name,

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
 from mlct.data.window import parse_instant
+from mlct.defs.assets.refused import refused_windows
 from mlct.defs.names import CAUSE_TAG, REASON_TAG, TRIGGER_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import DataError
 from mlct.monitoring.trigger import Asked, TriggerDecision, WindowResult, decide_trigger
-from mlct.release.incident import open_incident, step
+from mlct.release.incident import close_incident, incidents, open_incident, step
 from mlct.release.ledger import Ledger
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
@@ -19,6 +21,8 @@ from mlct.training.recipe import code_state
 
 #: So many runs of the job are looked at for what was asked before.
 RUNS = 50
+#: The kind of its incidents, and the cause of a scheduled retrain.
+INCIDENT, SCHEDULE = "retrain", "schedule"
 
 _OPEN = [
     dg.DagsterRunStatus.QUEUED,
@@ -52,7 +56,7 @@ def retrain_on_drift(
         minimum_interval_seconds=60,
         default_status=default_status,
         description=f"Retrains {spec.name} when {_when(spec)} breached by {_signals(spec)}, within "
-        "cool-down and budget. "
+        "cool-down and budget; other signals only warn (RetrainPolicy.on). "
         "It starts switched off: turn it on here.",
     )
     def sensor(
@@ -69,6 +73,7 @@ def retrain_on_drift(
             r.predicate for r in mlct.home.ledger.records(kind="training", model=spec.name)
         ]
         live_training = next(t for t in trainings if t["version"] == champion.version)
+        _close(mlct.home.ledger, spec, champion.version)
         # What it learned from says nothing of how it does.
         learned = parse_instant(live_training["train_end"])
         windows = [
@@ -82,35 +87,32 @@ def retrain_on_drift(
                 f"Version {champion.version} is live; none of its windows was monitored yet."
             )
 
-        def decide(asked: Sequence[Asked] = (), refused: int = 0) -> TriggerDecision:
+        def decide(
+            asked: Sequence[Asked] = (),
+            refused: int = 0,
+            learning: Sequence[WindowResult] = (),
+        ) -> TriggerDecision:
             return decide_trigger(
                 spec.retrain,
                 windows,
                 trained_until=learned,
-                retrained_at=[parse_instant(t["as_of"]) for t in trainings if t["cause"]],
+                retrained_at=_when_trained(trainings, scheduled=False),
+                scheduled_at=_when_trained(trainings, scheduled=True),
                 asked=asked,
                 refused=refused,
                 code=(live_training["code"]["commit"], commit),
+                learning=learning,
             )
 
         decision = decide()
-        if decision.retrain:  # only now look at runs and verdicts: most ticks ask for nothing
+        if decision.retrain:  # only now look at all else: most ticks ask for nothing
             runs = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=RUNS)
             refused = _refused(mlct.home.ledger, spec, trainings)
-            decision = decide(_asked([r.dagster_run for r in runs]), refused)
-        if decision.incident:
-            open_incident(
-                mlct.home.ledger,
-                model=spec.name,
-                slot=spec.slot,
-                kind="retrain",
-                episode=f"version {champion.version}",
-                summary=decision.incident,
-                timeline=[step(mlct.home.ledger, decision.incident)],
-                severity="medium",
-                pages=False,
-                actor=f"{spec.name}_retrain_on_drift",
-            )
+            newest = max(parse_instant(w["end"]) for w in stored["windows"])
+            start, _, _ = spec.windows.bounds(newest)
+            learning = refused_windows(mlct, spec, start, newest)
+            decision = decide(_asked([r.dagster_run for r in runs]), refused, learning)
+        _tell(mlct.home.ledger, spec, champion.version, decision)
         if not decision.retrain:
             more = f" (an incident: {decision.incident})" if decision.incident else ""
             return dg.SkipReason(decision.reason + more)
@@ -131,6 +133,69 @@ def retrain_on_drift(
 
 def _signals(spec: ModelSpec) -> str:
     return ", ".join(spec.retrain.on) or "no signal"
+
+
+def _when_trained(trainings: Sequence[Mapping[str, Any]], *, scheduled: bool) -> list[datetime]:
+    """The `as_of` of retrains that a schedule, or the sensor, asked for; those that a person asked
+    for hold nothing back, and a fallback is trained beside another."""
+    return [
+        parse_instant(t["as_of"])
+        for t in trainings
+        if t["cause"] and (t["cause"] == SCHEDULE) is scheduled and not t.get("fallback")
+    ]
+
+
+def _tell(ledger: Ledger, spec: ModelSpec, version: int, decision: TriggerDecision) -> None:
+    """Open an incident for the problem of a decision; a request ends those of other kinds."""
+    if decision.retrain:
+        _close(ledger, spec, version, decision)
+    if decision.incident:
+        summary = decision.incident
+        if decision.problem == "failed":
+            summary += _broken_contract(ledger, spec)
+        open_incident(
+            ledger,
+            model=spec.name,
+            slot=spec.slot,
+            kind=INCIDENT,
+            episode=f"version {version}: {decision.problem}",
+            summary=summary,
+            timeline=[step(ledger, summary)],
+            severity="medium",
+            pages=False,
+            actor=f"{spec.name}_retrain_on_drift",
+        )
+
+
+def _close(
+    ledger: Ledger, spec: ModelSpec, version: int, asked: TriggerDecision | None = None
+) -> None:
+    """Close the incidents of versions that are no longer live; where a retrain is asked for, of
+    this one too, save for the problem that it still has."""
+    for known in incidents(ledger, spec.name):
+        if not known.open or (known.kind, known.slot) != (INCIDENT, spec.slot):
+            continue
+        of, _, problem = known.episode.partition(": ")
+        if of != f"version {version}":
+            summary = f"version {version} is live now"
+        elif asked is not None and problem != asked.problem:
+            summary = f"a retrain is asked for again: {asked.reason}"
+        else:
+            continue
+        actor = f"{spec.name}_retrain_on_drift"
+        close_incident(ledger, known.opened, summary=summary, actor=actor)
+
+
+def _broken_contract(ledger: Ledger, spec: ModelSpec) -> str:
+    """What the newest contract statement says, where it is a failure."""
+    for record in ledger.records(kind="contract", model=spec.name, limit=1):
+        if not (says := record.predicate)["passed"]:
+            broken = [f"{v['column']} {v['rule']} saw {v['observed']}" for v in says["violations"]]
+            return (
+                f"; the contract failed on training set {says['training_set'][:12]} (statement "
+                f"{record.sequence}): {'; '.join(broken[:3])}"
+            )
+    return ""
 
 
 def _results(window: Mapping[str, Any]) -> Iterator[WindowResult]:
@@ -175,5 +240,5 @@ def _refused(ledger: Ledger, spec: ModelSpec, trainings: Sequence[Mapping[str, A
         verdict = verdicts.get(training["version"])
         if verdict == "PASS":
             break
-        count += bool(verdict and training["cause"] not in ("", "schedule"))
+        count += bool(verdict and training["cause"] not in ("", SCHEDULE))
     return count

@@ -50,7 +50,8 @@ class TriggerDecision:
     """Whether to retrain. Equal causes have equal `cause`, so that each is asked for once.
 
     `signal`, `columns` and `windows` (keys) are what the cause consists of, `attempt` counts the
-    runs for it. `incident` says what a person has to look at, empty if nothing.
+    runs for it. `incident` says what a person has to look at, empty if nothing, and `problem` of
+    which kind that is: "failed" runs, a "refused" window, the "gate".
     """
 
     retrain: bool
@@ -61,6 +62,7 @@ class TriggerDecision:
     windows: tuple[str, ...] = ()
     attempt: int = 1
     incident: str = ""
+    problem: Literal["", "failed", "refused", "gate"] = ""
 
     @property
     def request(self) -> str:
@@ -82,46 +84,51 @@ def decide_trigger(
     *,
     trained_until: datetime,
     retrained_at: Sequence[datetime],
+    scheduled_at: Sequence[datetime] = (),
     asked: Sequence[Asked] = (),
     refused: int = 0,
     code: tuple[str, str] | None = None,
+    learning: Sequence[WindowResult] | None = None,
 ) -> TriggerDecision:
-    """Decide from stored results alone: `windows` of all signals, oldest first; `retrained_at` the
-    `as_of` of earlier triggered retrains.
+    """Decide from stored results alone: `windows` of all signals, oldest first; `retrained_at` and
+    `scheduled_at` the `as_of` of earlier triggered and scheduled retrains.
 
-    `asked` are the runs of earlier requests, `refused` counts the last triggered retrains in a row
-    that did not pass the gate, `code` are the digests of the code that the champion was trained
-    with and of the present one. Of two results of one signal and one end, the later counts.
+    `learning` are the windows, whichever version served them, that a retrain would learn from: by
+    default those of `windows` that ended after `trained_until`. While one is refused, nothing is
+    asked for. `asked` are the runs of earlier requests, `refused` counts the last triggered
+    retrains in a row that did not pass the gate, `code` are the digests of the code that the
+    champion was trained with and of the present one. Of two results of one signal and one end, the
+    later counts.
 
     Cool-down, back-off and budget count in the data's time, up to the end of the newest window:
-    history can be replayed, and a restart changes nothing. From the second refusal on the wait is
-    the cool-down, or the time between windows where that is longer, doubled for each refusal;
-    changed code does not wait for that.
+    history can be replayed, and a restart changes nothing. A scheduled retrain counts for the
+    cool-down only. From the second refusal on the wait is the cool-down, or the time between
+    windows where that is longer, doubled for each refusal; changed code does not wait for that.
     """
     known = list({(w.signal, w.ended_at): w for w in windows}.values())
     if not known:
         return TriggerDecision(retrain=False, cause="", reason=_quiet(policy, known))
     now = max(w.ended_at for w in known)
-    causes = list(_causes(policy, known, now, trained_until, retrained_at, code))
+    trained = [*retrained_at, *scheduled_at]
+    causes = list(_causes(policy, known, now, trained_until, trained, code))
     if not causes:
         return TriggerDecision(retrain=False, cause="", reason=_quiet(policy, known))
     tried = [_tried(cause, asked) for cause in causes]
     found = next((t for t in tried if t.retrain), tried[0])
     if not found.retrain:
         return found
-    bad = [w for w in known if w.refused and w.ended_at > trained_until]
-    if bad:
+    if learning is None:
+        learning = [w for w in known if w.ended_at > trained_until]
+    if bad := [w for w in learning if w.refused]:
         told = f"refused to learn from the window that ended {_minute(bad[-1].ended_at)}"
         why = f"{told}: {bad[-1].refused}"
-        return replace(found, retrain=False, reason=f"{why}; then: {found.reason}", incident=why)
-    incident = ""
+        reason = f"{why}; then: {found.reason}"
+        return replace(found, retrain=False, reason=reason, incident=why, problem="refused")
     if refused >= REFUSALS:
-        incident = f"{refused} triggered retrains in a row did not pass the gate"
-    held = _held(policy, found, known, now, retrained_at, refused)
-    if held:
-        held = f"{held}: {found.reason}"
-        return replace(found, retrain=False, reason=held, incident=incident)
-    return replace(found, incident=incident)
+        told = f"{refused} triggered retrains in a row did not pass the gate"
+        found = replace(found, incident=told, problem="gate")
+    held = _held(policy, found, known, now, retrained_at, scheduled_at, refused)
+    return replace(found, retrain=False, reason=f"{held}: {found.reason}") if held else found
 
 
 def _causes(
@@ -129,7 +136,7 @@ def _causes(
     known: Sequence[WindowResult],
     now: datetime,
     trained_until: datetime,
-    retrained_at: Sequence[datetime],
+    trained: Sequence[datetime],
     code: tuple[str, str] | None,
 ) -> Iterator[TriggerDecision]:
     """Every cause that asks for a retrain, the surest first."""
@@ -154,7 +161,7 @@ def _causes(
     if "age" in policy.on and policy.max_age and age > duration(policy.max_age):
         told = f"the champion's training data ended {age.days} days before the newest data"
         yield cause("age", newest.key, told, [newest])
-    if "data" in policy.on and now > max([trained_until, *retrained_at]):
+    if "data" in policy.on and now > max([trained_until, *trained]):
         told = f"nobody has learned from the window that ended {_minute(now)}"
         yield cause("data", newest.key, told, [newest])
     if "code" in policy.on and code is not None and all(code) and code[0] != code[1]:
@@ -184,6 +191,7 @@ def _tried(found: TriggerDecision, asked: Sequence[Asked]) -> TriggerDecision:
             reason=f"{why}: {found.reason}",
             attempt=len(states),
             incident=incident,
+            problem="failed",
         )
     return replace(found, attempt=len(states) + 1)
 
@@ -194,12 +202,15 @@ def _held(
     known: Sequence[WindowResult],
     now: datetime,
     retrained_at: Sequence[datetime],
+    scheduled_at: Sequence[datetime],
     refused: int,
 ) -> str:
     """What holds a cause back, empty if nothing."""
-    latest, cooldown = max(retrained_at, default=None), duration(policy.cooldown)
-    if latest is not None and now - latest < cooldown:
-        return f"cool-down until {_minute(latest + cooldown)} UTC"
+    cooldown = duration(policy.cooldown)
+    last = max([*retrained_at, *scheduled_at], default=None)
+    if last is not None and now - last < cooldown:
+        return f"cool-down until {_minute(last + cooldown)} UTC"
+    latest = max(retrained_at, default=None)
     if latest is not None and refused > 1 and found.signal != "code":
         wait = max(cooldown, _between(known)) * 2 ** min(refused - 1, DOUBLINGS)
         if now - latest < wait:

@@ -257,14 +257,15 @@ def approved_copy_is_kept(attempt: Attempt) -> None:
         ) from error
 
 
-def author_is_known(attempt: Attempt) -> None:
+def author_is_known(asked: Request, approvers: Approvers) -> None:
     """Where the author may not approve, somebody must be known as the author."""
-    asked = attempt.asked
-    if not asked.authors and not attempt.approvers.tiers[asked.tier].author:
+    if not asked.authors and not approvers.tiers[asked.tier].author:
         raise PromotionRefused(
-            f"nobody is known as the author of {attempt.name}",
+            f"nobody is known as the author of {asked.name}",
             expected=f"an author, who may not approve at risk tier {asked.tier!r}",
-            fix="Train in a git repository, behind a proxy that names people, or with MLCT_ACTOR",
+            fix="Set MLCT_ACTOR, or commit the code to git, then run "
+            f"{asked.model}_retrain and approve again: it trains anew what nobody is known to have "
+            "trained",
         )
 
 
@@ -318,7 +319,7 @@ CHECKS = (
     Check("deployment", lambda a: deployment_is_unchanged(a)),
     Check("rules", lambda a: rules_are_those_declared(a)),
     Check("artifact", lambda a: artifact_is_unchanged(a), by_ledger=False),
-    Check("author", lambda a: author_is_known(a)),
+    Check("author", lambda a: author_is_known(a.asked, a.approvers)),
     Check("approvals", lambda a: a.approvals),
     Check("approved-copy", lambda a: approved_copy_is_kept(a), by_ledger=False),
     Check("in-flight", lambda a: nothing_is_in_flight(a), by_ledger=False),

@@ -11,6 +11,7 @@ from mlct.release.incident import (
     close_incident,
     incidents,
     note_incident,
+    of,
     open_incident,
     step,
 )
@@ -204,8 +205,10 @@ def reconcile(
             else:
                 registry.set_alias(model, slot, after)
     except MlctError as error:
-        if by_hand:  # whoever reads the alias gets what nobody approved
-            _open(ledger, model, slot, f"{wrong}; no repair: {error.found}", actor, pages=True)
+        if opened is not None:
+            said = f"no repair: {error.found}"
+            if all(s["what"] != said for s in of(ledger, opened).timeline):
+                note_incident(ledger, opened, timeline=[step(ledger, said)], actor=actor)
         raise
     under_way = current is not None and ledger.clock() - _at(current.record) < WINDOW
     record = None
@@ -242,12 +245,10 @@ def _record(
     return ledger.append(statement("reconcile", subjects, says), actor=actor)
 
 
-def _open(
-    ledger: Ledger, model: str, slot: str, what: str, actor: str, *, pages: bool = False
-) -> Record:
+def _open(ledger: Ledger, model: str, slot: str, what: str, actor: str) -> Record:
     """The incident of this episode, with what was seen just now."""
     known = _episode(ledger, model, slot)
-    if known is not None and not pages:
+    if known is not None:
         note_incident(ledger, known.opened, timeline=[step(ledger, what)], actor=actor)
         return known.opened
     return open_incident(
@@ -258,7 +259,7 @@ def _open(
         summary=f"somebody moved what MLflow says of {model}: {what}",
         timeline=[step(ledger, what)],
         severity="high",
-        pages=pages,
+        pages=False,
         actor=actor,
     )
 

@@ -1,6 +1,7 @@
 """Trained is only what passed its contract, once a recipe, and all of it is on record."""
 
 import json
+import logging
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,3 +250,56 @@ def test_an_estimator_that_cannot_learn_these_labels_says_why(world, trips, why)
     done = world.retrain()
     assert not done.success
     assert "label 'late' has 1 values in the training window: [1]" in why(done)
+
+
+@pytest.fixture
+def outside_git(world, trips, monkeypatch):
+    """At a tier whose authors may not approve; nothing tells who trains."""
+    from mlct.defs.assets import challenger
+    from mlct.training.recipe import Code
+
+    monkeypatch.setattr(challenger, "code_state", lambda: Code(commit="", dirty=False, author=""))
+    world.declare(risk_tier="medium")
+    world.feed(trips())
+    return world
+
+
+def warned(world: Any, done: Any) -> list[str]:
+    assert done.success
+    logs = world.instance.all_logs(done.run_id)
+    return [
+        e.user_message for e in logs if e.level == logging.WARNING and "author" in e.user_message
+    ]
+
+
+def test_what_nobody_is_known_to_have_trained_is_trained_again_by_whoever_is(
+    outside_git, monkeypatch, why
+):
+    (told,) = warned(outside_git, outside_git.retrain())
+    assert "nobody is known as the author of late version 1" in told
+    outside_git.approve(1)
+    refused = why(outside_git.promote(1))
+    assert "then run late_retrain and approve again" in refused
+    monkeypatch.setenv("MLCT_ACTOR", "zoe")
+    assert warned(outside_git, outside_git.retrain()) == []
+    newest = outside_git.records("training")[-1]
+    assert newest["authors"] == ["zoe"]
+    outside_git.approve(newest["version"])
+    done = outside_git.promote(newest["version"])
+    assert done.success, why(done)
+
+
+def test_an_author_who_is_known_stays_the_author(outside_git, monkeypatch):
+    for actor in ("zoe", "ben"):
+        monkeypatch.setenv("MLCT_ACTOR", actor)
+        assert outside_git.retrain().success
+    monkeypatch.delenv("MLCT_ACTOR")
+    assert warned(outside_git, outside_git.retrain()) == []
+    assert [t["authors"] for t in outside_git.records("training")] == [["zoe"]]
+
+
+def test_without_an_approvers_file_the_tier_itself_says_whose_authors_count(outside_git):
+    (outside_git.root / "approvals.yaml").unlink()
+    assert len(warned(outside_git, outside_git.retrain())) == 1
+    outside_git.declare(risk_tier="low")
+    assert warned(outside_git, outside_git.retrain()) == []

@@ -1,5 +1,6 @@
 """What a model learns from: the cut, its counts, its contract, and errors that people can read."""
 
+import logging
 import re
 from dataclasses import replace
 from typing import Any
@@ -88,7 +89,7 @@ BAD = {
     "wrong type": (mistyped, "column 'started_at' is of type string.*Expected a timestamp"),
     "all-null label": (unlabelled, "the train window .* none has a label"),
     "no rows": (lambda rows: rows.slice(0, 0), "column 'ended_at' holds no time at all"),
-    "short history": (lambda rows: rows.slice(38 * 60), "the train window .* 0 rows"),
+    "short history": (lambda rows: rows.slice(38 * 60), "the train window .* has no rows"),
 }
 
 
@@ -105,7 +106,7 @@ def test_an_empty_window_is_in_the_runs_failure(fed, why):
     done = cut(fed, "2026-01-01T00:00:00Z")
     assert not done.success
     assert "window [2025-" in why(done)
-    assert "choose another as_of" in why(done)
+    assert "the features run from 2024-01-01 00:00 to 2024-02-09" in why(done)
 
 
 def test_features_that_were_never_made_are_named(world, why):
@@ -208,3 +209,15 @@ def test_a_label_without_a_time_counts_as_known_after_the_delay(world, trips, ma
     world.feed(trips().drop_columns(["ended_at"]))
     shown = made(cut(world), "training_set")
     assert shown["holdout_rows"] == 12 * 60
+
+
+@pytest.mark.parametrize(("train", "warns"), [("900d", True), ("25d", False)])
+def test_a_training_window_that_the_data_does_not_fill_is_told(fed, train, warns):
+    fed.declare(windows=replace(fed.spec.windows, train=train))
+    done = cut(fed)
+    assert done.success
+    told = [
+        e.user_message for e in fed.instance.all_logs(done.run_id) if e.level == logging.WARNING
+    ]
+    wanted = "Windows.train is 900d: the data has 27d of them, from 2024-01-01 on"
+    assert [wanted in t for t in told] == [True] * warns
