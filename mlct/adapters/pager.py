@@ -189,7 +189,7 @@ class Route:
             raise NotifyError(
                 f"apprise knows no such URL: route {self.name}",
                 expected="one that `apprise` takes",
-                fix="See docs/how-to/notify.md, and correct MLCT_NOTIFY",
+                fix="Correct it in MLCT_NOTIFY; the page of apprise lists the URL of each service",
             )
         bad = event.incident.severity == "high"
         kinds = {

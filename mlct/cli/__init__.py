@@ -5,6 +5,7 @@ store; only commands that touch the alias load MLflow.
 """
 
 import argparse
+import difflib
 import getpass
 import json
 import os
@@ -14,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from mlct import __version__
 from mlct.adapters.home import Home
 from mlct.cli import answers, drill, notify, replay, slo
 from mlct.cli import ledger as ledgers
@@ -64,9 +66,20 @@ def _require_home(home: Home) -> None:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a misspelt word which one is near."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        known = re.findall(r"[\w-]+", wrong[2]) if wrong else []
+        near = difflib.get_close_matches(wrong[1], known, 1) if wrong else []
+        super().error(message + "".join(f"; did you mean {name!r}?" for name in near))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mlct", description=__doc__.splitlines()[0])
-    common = argparse.ArgumentParser(add_help=False)
+    parser = _Parser(prog="mlct", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"mlct {__version__}")
+    common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--home", help="where mlct keeps things (default: MLCT_HOME, or .mlct)")
     common.add_argument("--slot", default=slots.SLOT, help="default: %(default)s")
@@ -201,6 +214,8 @@ def _request(home: Home, options: Any) -> Answer:
     text, given = "", list[approvals.Approval]()
     try:
         given = approvals.judge(home.ledger, asked, home.approvers, at=home.ledger.clock())
+        if missing := answers.unpromotable(asked, home.approvers):
+            text = f"\n\n{missing}"
     except ApprovalInvalid as error:  # the first thing that a newcomer asks, before there is one
         text = f"\n\nNobody can approve it yet: {error}"
     return answers.request(asked, report, given), answers.request_text(asked, report, given) + text

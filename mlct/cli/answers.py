@@ -10,6 +10,7 @@ from mlct.release.approval.request import Approval, Request, require, slot_key
 from mlct.release.ledger import Ledger, Record
 from mlct.release.slot import Live, live, quarantined, rollback_target, states
 from mlct.release.slot import request as requested
+from mlct.release.slot.checks import author_is_known
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -337,6 +338,15 @@ def request_text(asked: Request, report: Mapping[str, Any], given: Sequence[Appr
     return text
 
 
+def unpromotable(asked: Request, approvers: Approvers) -> str:
+    """Why no signature can carry it: nobody is known as its author; or nothing."""
+    try:
+        author_is_known(asked, approvers)
+    except PromotionRefused as error:
+        return f"{asked.name} cannot be promoted: {error.found}. {error.fix}."
+    return ""
+
+
 def signed_text(
     asked: Request, approvers: Approvers, mine: Approval, given: Sequence[Approval]
 ) -> str:
@@ -347,6 +357,8 @@ def signed_text(
         return f"{head}, but it does not count: {mine.problem}"
     if mine.says["decision"] == "reject":
         return f"{head}. It will not be promoted."
+    if missing := unpromotable(asked, approvers):
+        return f"{head}, but {missing}"
     try:
         require(list(given), asked, approvers)
     except PromotionRefused as error:

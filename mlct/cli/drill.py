@@ -37,7 +37,8 @@ def drill(home: Home, options: Any) -> tuple[Any, str]:
         raise DrillFailed(
             f"{', '.join(failed)} of {model} did not go as expected\n{text}\n",
             expected="every rollback to work, or to be refused and page",
-            fix="An incident is open: see docs/how-to/drill.md",
+            fix="An incident is open: mend what the table names; it closes when "
+            f"`mlct drill {model}` goes well",
             outcomes=[asdict(o) for o in found],
         )
     return [asdict(o) for o in found], text

@@ -24,6 +24,6 @@ def _path(target: str) -> Path:
         raise SpecError(
             f"there is no {', '.join(map(str, tried))} (working directory {Path.cwd()})",
             expected="a file or folder of OpenSLO v1, or a model with slos/MODEL.yaml",
-            fix="Name the file that ModelSpec.slos names",
+            fix="Name the file that ModelSpec.slos names: `mlct slo explain FILE`",
         )
     return found

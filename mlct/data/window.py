@@ -238,10 +238,20 @@ def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: dateti
             "pending": labelled - keep.num_rows,
             "unlabelled": total - labelled,
         }
+        window = f"the {name} window [{start:%Y-%m-%d %H:%M}, {end:%Y-%m-%d %H:%M}) UTC has"
+        if not total:
+            raise DataError(
+                f"{window} no rows; {_span(data, columns)}",
+                expected="at least one matured row",
+                fix="Load older rows, shorten Windows.holdout, or choose another as_of"
+                if name == "train"
+                else "Load the rows of that window, or choose another as_of",
+                window=name,
+                **counts,
+            )
         if not keep.num_rows:
             raise DataError(
-                f"the {name} window [{start:%Y-%m-%d %H:%M}, {end:%Y-%m-%d %H:%M}) UTC has {total} "
-                f"rows, of which none has a label {columns.label!r} known at "
+                f"{window} {total} rows, of which none has a label {columns.label!r} known at "
                 f"{as_of:%Y-%m-%d %H:%M}: {counts['unlabelled']} have none, "
                 f"{counts['pending']} get theirs later",
                 expected="at least one matured row",
@@ -262,6 +272,16 @@ def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: dateti
         holdout_end=holdout_end,
         counts={"train": train_counts, "holdout": holdout_counts},
     )
+
+
+def _span(data: "ds.Dataset", columns: Columns) -> str:
+    """From when to when the features run."""
+    times = data.to_table(columns=[columns.time])[columns.time]
+    seconds = pc.cast(times, pa.timestamp("s", times.type.tz), safe=False)
+    first, last = pc.min_max(seconds).as_py().values()
+    if first is None:
+        return "the features have none at all"
+    return f"the features run from {as_utc(first):%Y-%m-%d %H:%M} to {as_utc(last):%Y-%m-%d %H:%M}"
 
 
 def selection_cut(

@@ -31,6 +31,7 @@ WIDTH = 6.4  # inches of what stands by itself in a page: 704 pixels
 _POINTS = 400  # of a curve: more cannot be seen
 _WRITTEN = 8  # classes of which each share is written into its field
 _SLICES = 20  # of a forest: more cannot be read
+_TICKS = 8  # versions with a number each
 
 
 def plots(task: str, y_true: Any, scores: Mapping[str, Any]) -> dict[str, bytes]:
@@ -263,12 +264,14 @@ def metric_history(
     """One metric over the versions of a model; filled: versions that were in Production.
 
     `values` maps version to value; `margin` is the half width of an uncertainty band, 0 for none.
+    No line joins them: versions of different holdouts do not compare.
     """
     known = {v: value for v, value in sorted(values.items()) if np.isfinite(value)}
-    figure, axes = canvas(f"{metric} over versions", "Version", metric)
+    figure, axes = canvas("each on its own holdout: not comparable", "Version", metric)
+    figure.suptitle(f"{metric} over versions", fontsize=11)
+    axes.title.set_fontsize(8)
     at, seen = list(known), list(known.values())
     colour = STYLES["challenger"][0]
-    axes.plot(at, seen, color=colour, linewidth=1.2, alpha=0.6)
     if margin:
         axes.errorbar(at, seen, yerr=margin, fmt="none", ecolor=colour, elinewidth=0.8)
     for filled, label in ((True, "was live"), (False, "was not")):
@@ -277,10 +280,11 @@ def metric_history(
         axes.plot(
             some, [known[v] for v in some], "o", color=colour, markerfacecolor=face, label=label
         )
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.margins(y=0.25)
+    axes.margins(x=0.1, y=0.15)
     if at:
-        axes.legend(loc="lower right", frameon=False)
+        chosen = np.unique(np.linspace(0, len(at) - 1, min(len(at), _TICKS)).round().astype(int))
+        axes.set_xticks([at[i] for i in chosen])
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return png(figure)
 
 

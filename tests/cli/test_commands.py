@@ -12,6 +12,7 @@ import pytest
 
 import mlct
 from mlct.errors import RegistryError
+from mlct.training.recipe import Code
 
 COMMANDS = (
     ["status"],
@@ -156,6 +157,19 @@ def test_approve_shows_the_evidence_signs_and_says_what_is_next(trained):
     assert "{ops: {late_promote: {config: {version: 1, slot: production}}}}" in text
     (given,) = answer(trained, "request", "late")["approvals"]
     assert (given["approver"], given["counts"]) == ("ana", True)
+
+
+def test_where_the_author_counts_nobody_signs_in_vain(trained, monkeypatch):
+    nobody = Code(commit="", dirty=False, author="")
+    monkeypatch.setattr("mlct.defs.assets.challenger.code_state", lambda *_: nobody)
+    trained.declare(risk_tier="medium", seed=1)
+    assert trained.retrain().success
+    told = "late@2 cannot be promoted: nobody is known as the author of late@2. Set MLCT_ACTOR"
+    assert told in trained.mlct("request", "late@2")[1]
+    code, text, _ = trained.mlct("approve", "late@2", "--key", str(trained.key), "--yes")
+    assert code == 0
+    assert f"ana (model-risk) signed: approve late@2, but {told}" in text
+    assert "complete" not in text
 
 
 def test_approve_in_json_prints_nothing_but_json(trained):
@@ -322,6 +336,19 @@ def test_wrong_usage_has_exit_code_2(world, words):
     code, _, error = world.mlct(*words)
     assert code == 2
     assert "usage: mlct" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("shwo late", "show"), ("policy shw", "show"), ("drill late --scenario rolback", "rollback")],
+)
+def test_a_misspelt_word_is_told_the_nearest(world, words, meant):
+    assert f"did you mean {meant!r}?" in world.mlct(*words.split())[2]
+    assert "did you mean" not in world.mlct("xyz")[2]
+
+
+def test_the_version_is_told(world):
+    assert world.mlct("--version")[:2] == (0, f"mlct {mlct.__version__}\n")
 
 
 def test_a_model_without_a_version_yet_says_so(world, trips):

@@ -268,12 +268,17 @@ def test_an_all_null_label_is_named(nothing):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([], r"train window \[2013-03-07 06:00, 2013-03-09 06:00\) UTC has 0 rows"),
+        (
+            [],
+            r"train window \[2013-03-07 06:00, 2013-03-09 06:00\) UTC has no rows; the features "
+            "have none at all",
+        ),
         (
             hourly(TRAIN, 48),
-            r"holdout window \[2013-03-09 06:00, 2013-03-10 06:00\) UTC has 0 rows",
+            r"holdout window \[2013-03-09 06:00, 2013-03-10 06:00\) UTC has no rows; the features "
+            "run from 2013-03-07 06:00 to 2013-03-09 05:00",
         ),
-        (hourly(HOLDOUT, 24), "train window .* has 0 rows"),
+        (hourly(HOLDOUT, 24), "train window .* has no rows; .* shorten Windows.holdout"),
         (hourly(known=99 * HOUR), "train window .*: 0 have none, 48 get theirs later"),
     ],
     ids=["no rows", "no holdout", "no train", "pending"],

@@ -99,3 +99,39 @@ def test_windows_are_calendar_stretches_up_to_the_end(spec, every, first, last):
         start, end = bounds_of(declared, context)
     assert start == datetime(2024, 1, 1, tzinfo=UTC)
     assert end - start <= policy.step * 1.1
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "chosen", "told"),
+    [
+        (
+            "2024-01-01",
+            "2024-02-01",
+            "2024-01-10",
+            "'2024-01-10' begins no window that has ended. Expected one of \u2026, 2024-01-15, "
+            "2024-01-22 (weeks from 2024-01-01). Choose 2024-01-08 in the launchpad",
+        ),
+        ("2024-01-01", "2024-02-01", "2024-01-29", "or pass `--partition 2024-01-22`"),
+        ("2024-01-01", "2024-02-01", "soon", "'soon' begins no window"),
+        ("2024-01-01", "2024-02-01", None, "the run is for no window. Expected one of"),
+        ("2999-01-07", None, "2999-01-07", "weeks from 2999-01-07. Wait for the end of the first"),
+    ],
+)
+def test_a_run_for_no_window_says_which_there_are(spec, start, end, chosen, told):
+    from mlct.defs.assets.windows import bounds_of
+
+    policy = mlct.MonitoringPolicy(start=start, end=end)
+    declared = replace(spec, monitoring=policy)
+    with (
+        dg.build_asset_context(partition_key=chosen) as context,
+        pytest.raises(dg.Failure) as failed,
+    ):
+        bounds_of(declared, context)
+    assert failed.value.description.startswith("DataError: ")
+    assert told in failed.value.description
+
+
+def test_a_running_week_is_refused_before_a_row_is_scored(live, why):
+    done = live.run("late_monitoring", partition_key=None, tags={"dagster/partition": "2024-01-03"})
+    assert "'2024-01-03' begins no window that has ended" in why(done)
+    assert live.records("serving") == []

@@ -180,6 +180,12 @@ def test_an_unknown_metric_is_refused_with_the_known_names(name):
     assert refused.value.known == tuple(METRICS)
 
 
+@pytest.mark.parametrize(("name", "meant"), [("auc", "roc_auc"), ("Recal@0.3", "recall")])
+def test_a_misspelt_metric_is_told_the_nearest(name, meant):
+    with pytest.raises(SpecError, match=rf"precision_at@0\.1, .*Did you mean {meant}\?"):
+        metric(name)
+
+
 def test_a_metric_of_ones_own_is_taken_as_it_is():
     own = Metric("spread", lambda y, s, w=None: float(np.ptp(s)), bigger_is_better=False)
     assert metric(own) is own
@@ -191,6 +197,12 @@ def test_a_metric_of_ones_own_is_taken_as_it_is():
 def test_a_metric_without_name_or_function_is_refused(name, function):
     with pytest.raises(SpecError):
         Metric(name, function)
+
+
+@pytest.mark.parametrize("function", [lambda y, s: 1.0, lambda y, s, *, weights=None: 1.0])
+def test_a_function_that_cannot_take_weights_is_refused_when_declared(function):
+    with pytest.raises(SpecError, match="does not take three arguments"):
+        Metric("odd", function)
 
 
 def test_losses_and_errors_are_better_when_smaller():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -129,3 +130,14 @@ def test_a_history_of_any_length_can_be_drawn(values):
     png = plot.metric_history("roc_auc", values, live={1}, margin=0.01)
     assert png.startswith(b"\x89PNG")
     assert plot.metric_history("roc_auc", values, live={1}, margin=0.01) == png
+
+
+def test_no_line_joins_versions_that_were_measured_on_different_holdouts():
+    def ink(values):
+        from matplotlib.image import imread
+
+        drawn = imread(BytesIO(plot.metric_history("roc_auc", values)))[..., :3]
+        return int((np.ptp(drawn, axis=2) > 0.1).sum())
+
+    one = ink({1: 0.7})
+    assert ink({1: 0.77, 2: 0.62}) < 2 * one

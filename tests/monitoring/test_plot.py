@@ -132,6 +132,27 @@ def test_only_the_newest_windows_and_the_most_important_columns_are_drawn():
     assert pixels(heat_map(windows(columns=60))).shape == pixels(drawn).shape
 
 
+def test_windows_are_named_by_their_start_as_partitions_are():
+    week, longer, later = (
+        [{**windows(1)[0], **w}]
+        for w in (
+            {"start": day(0), "end": day(7)},
+            {"start": day(0), "end": day(9)},
+            {"start": day(1), "end": day(7)},
+        )
+    )
+    assert heat_map(week) == heat_map(longer) != heat_map(later)
+    longer, later = (result("realised", 7, 0.7, **w) for w in ({"end": day(9)}, {"start": day(1)}))
+    others = [result("realised", 21, 0.7), result("realised", 28, 0.7)]
+    week = result("realised", 7, 0.7)
+    assert timeline([week, *others]) == timeline([longer, *others]) != timeline([later, *others])
+
+
+def test_one_window_alone_does_not_stand_among_years():
+    week, hour = (result("realised", 7, 0.7, start=day(0), end=e) for e in (day(7), day(1 / 24)))
+    assert timeline([week]) != timeline([hour])
+
+
 def test_a_heat_map_of_nothing_says_so():
     assert heat_map([]) == heat_map([{"end": START, "columns": {}}])
     assert pixels(heat_map([])).min() < 150

@@ -1,6 +1,7 @@
 """The windows of `m/predictions` and `m/monitoring` as Dagster partitions."""
 
 import warnings
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,15 +29,37 @@ def windows_of(spec: ModelSpec) -> dg.TimeWindowPartitionsDefinition:
 
 
 def bounds_of(spec: ModelSpec, run: dg.AssetExecutionContext) -> tuple[datetime, datetime]:
-    """`[start, end)` of the window that a run is for, in UTC. Raises DataError for none."""
-    if not run.has_partition_key:
-        raise DataError(
-            "the run is for no window",
-            expected="a partition: the date at which a window begins",
-            fix="Choose one in the launchpad, or pass `--partition 2024-01-01`",
-        )
-    window = windows_of(spec).time_window_for_partition_key(run.partition_key)
+    """`[start, end)` of the window that a run is for, in UTC.
+
+    For none that has ended it fails the run: `dg.Failure`, as its text is what Dagster shows first.
+    """
+    windows = windows_of(spec)
+    ended = windows.get_partition_keys()
+    chosen = run.partition_key if run.has_partition_key else ""
+    if chosen not in ended:
+        error = _no_window(spec, chosen, ended)
+        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
+    window = windows.time_window_for_partition_key(chosen)
     return as_utc(window.start), as_utc(window.end)
+
+
+def _no_window(spec: ModelSpec, chosen: str, ended: Sequence[str]) -> DataError:
+    found = f"{chosen!r} begins no window that has ended" if chosen else "the run is for no window"
+    windows = f"{spec.monitoring.every}s from {spec.monitoring.start}"
+    if not ended:
+        return DataError(
+            found,
+            expected=f"one that has ended, of {windows}",
+            fix="Wait for the end of the first, or set MonitoringPolicy.start to an earlier day",
+        )
+    # Keys are dates: as text they are in order of time.
+    near = max((name for name in ended if chosen and name <= chosen), default=ended[-1])
+    newest = "\u2026, " * (len(ended) > 2) + ", ".join(ended[-2:])
+    return DataError(
+        found,
+        expected=f"one of {newest} ({windows})",
+        fix=f"Choose {near} in the launchpad, or pass `--partition {near}`",
+    )
 
 
 def window_check(

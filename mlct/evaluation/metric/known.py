@@ -1,5 +1,6 @@
 """The field's usual metrics by name, and the number that some take in it."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -41,10 +42,13 @@ def metric(name: "str | Metric") -> Metric:
             return METRICS[plain]
         if at and plain in _AT and (cut := _number(plain, number)) is not None:
             return replace(_AT[plain](cut), name=f"{plain}@{cut:.15g}", multiclass=False)
+    known = (f"{n}@{_usual(n)}" if n in _AT else n for n in METRICS)
+    near = difflib.get_close_matches(str(name).lower(), METRICS, 1)
     raise SpecError(
         f"{name!r} is not a known metric",
-        expected=f"one of {', '.join(METRICS)} (some with a number: recall@0.3), or a Metric",
-        fix="for a metric of your own pass mlct.Metric(name, function, bigger_is_better)",
+        expected=f"one of {', '.join(known)}; behind @ any number between 0 and 1, or of rows",
+        fix=(f"Did you mean {near[0]}? " if near else "")
+        + "A metric of your own is a mlct.Metric(name, function, bigger_is_better)",
         known=tuple(METRICS),
     )
 
@@ -76,6 +80,11 @@ def _number(plain: str, value: object) -> float | None:
         return None
     counts_rows = plain == "precision_at" and cut.is_integer() and cut >= 1
     return cut if 0.0 < cut < 1.0 or counts_rows else None
+
+
+def _usual(plain: str) -> float:
+    """The number that a metric has without one."""
+    return 0.1 if plain == "precision_at" else 0.5
 
 
 def _divide(top: Floats, bottom: Floats) -> Floats:
@@ -285,7 +294,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             of_curve("average_precision", _average_precision, support=_positives, multiclass=True),
             of_rows("log_loss", _log_loss, False, "binary", probability=True, multiclass=True),
             of_rows("brier", _brier, False, "binary", probability=True, multiclass=True),
-            *(build(0.1 if name == "precision_at" else 0.5) for name, build in _AT.items()),
+            *(build(_usual(name)) for name, build in _AT.items()),
             of_sums(
                 "ece",
                 Sums(_ece_columns, _ece_value),

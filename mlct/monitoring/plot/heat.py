@@ -24,12 +24,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def heat_map(windows: Sequence[Mapping[str, Any]]) -> bytes:
     """The drift of every column in every window; a dot where it drifted, a cross where it broke.
 
-    A window is `{"end": datetime, "columns": {name: {"psi", "threshold", "status",
-    "importance"}}}`, the inner fields as in `mlct.monitoring.drift.ColumnDrift`. The colour is the
-    stability index over its threshold, or the index itself when no cell has a threshold; grey is
-    not known. The most important columns (in the newest window that has them) are on top; the 30
-    most important and the 60 newest windows are drawn. Raises DataError for a window without an
-    end or columns.
+    A window is `{"start": datetime, "columns": {name: {"psi", "threshold", "status",
+    "importance"}}}`, the inner fields as in `mlct.monitoring.drift.ColumnDrift`; a window of which
+    only the "end" is known is named by that. The colour is the stability index over its threshold,
+    or the index itself when no cell has a threshold; grey is not known. The most important columns
+    (in the newest window that has them) are on top; the 30 most important and the 60 newest windows
+    are drawn. Raises DataError for a window without a time or columns.
     """
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -37,11 +37,11 @@ def heat_map(windows: Sequence[Mapping[str, Any]]) -> bytes:
     from matplotlib.patches import Patch
 
     for window in windows:
-        if not isinstance(window.get("end"), datetime) or "columns" not in window:
+        if not isinstance(_at(window), datetime) or "columns" not in window:
             raise DataError(
-                f"a window with {sorted(window)}", expected='"end", a datetime, and "columns"'
+                f"a window with {sorted(window)}", expected='"start", a datetime, and "columns"'
             )
-    shown = sorted(windows, key=lambda w: as_utc(w["end"]))[-WINDOWS:]
+    shown = sorted(windows, key=lambda w: as_utc(_at(w)))[-WINDOWS:]
     weights = {n: c.get("importance") or 0.0 for w in shown for n, c in w["columns"].items()}
     names = sorted(weights, key=lambda n: (-weights[n], n))
     drawn, hidden = names[:COLUMNS], names[COLUMNS:]
@@ -105,8 +105,8 @@ def heat_map(windows: Sequence[Mapping[str, Any]]) -> bytes:
     axes.set(xlim=(0, len(shown)), ylim=(len(drawn), 0))
     axes.set_yticks(np.arange(len(drawn)) + 0.5, [plain(n, 26) for n in drawn], fontsize=8)
     ticks = np.unique(np.linspace(0, len(shown) - 1, 5).round().astype(int))
-    ends = [as_utc(w["end"]) for w in shown]
-    axes.set_xticks(ticks + 0.5, [_instant(ends[i], ends) for i in ticks], fontsize=8)
+    times = [as_utc(_at(w)) for w in shown]
+    axes.set_xticks(ticks + 0.5, [_instant(times[i], times) for i in ticks], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(shade, ax=axes, ticks=levels, pad=0.02, aspect=30)
@@ -119,6 +119,11 @@ def heat_map(windows: Sequence[Mapping[str, Any]]) -> bytes:
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return png(figure)
+
+
+def _at(window: Mapping[str, Any]) -> Any:
+    """What names a window: its start, as in partition keys."""
+    return window.get("start", window.get("end"))
 
 
 def _left_out(

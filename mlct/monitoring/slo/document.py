@@ -159,7 +159,7 @@ def _files(path: Path) -> Iterator[Path]:
         raise SpecError(
             f"there is no SLO file {path} (working directory {Path.cwd()})",
             expected=f"a YAML file of {VERSION}, or a folder of them",
-            fix="Write it (docs/how-to/slo.md), or correct the path",
+            fix="Write it, or correct the path",
             file=str(path),
         )
     yield from found
