@@ -39,11 +39,15 @@ flight_delay = mlct.ModelSpec(
         ],
     ),
     # As the flights come: month by month.
-    monitoring=mlct.MonitoringPolicy(every="month", start="2013-01-01", end="2014-01-01"),
+    # A month of flights speaks for itself: no second one is waited for.
+    monitoring=mlct.MonitoringPolicy(
+        every="month", start="2013-01-01", end="2014-01-01", sustained=(1, 1)
+    ),
     retrain=mlct.RetrainPolicy(
         schedule="0 6 3 * *",
         # The desk is promised little in a calm month: drift is what asks before harm is measured.
         on=["realised", "drift", "age"],
+        # Weather and season move more than the default each month, and harm little.
         max_psi=0.25,
         cooldown="1d",
         budget="4/30d",

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from mlct.data.window import Columns, Windows, cut
 from mlct.evaluation.gate import GatePolicy, Superiority
 from mlct.evaluation.metric import metric as find_metric
+from mlct.monitoring.policy import MonitoringPolicy
 from mlct.monitoring.replay import Replay, replay
 from mlct.monitoring.trigger import RetrainPolicy
 from mlct.training import fit
@@ -157,10 +158,10 @@ def policies(case: Case) -> dict[str, RetrainPolicy]:
         "realised": RetrainPolicy(on=["realised"], **free),
         "concept": RetrainPolicy(on=["concept"], **free),
         "scores": RetrainPolicy(on=["scores"], max_psi=0.05, **free),
-        "drift 0.25": RetrainPolicy(on=["drift"], **free),
+        "drift 0.25": RetrainPolicy(on=["drift"], max_psi=0.25, **free),
         "realised or concept": RetrainPolicy(on=["realised", "concept"], **free),
         "scores, every other": RetrainPolicy(on=["scores"], max_psi=0.05, **rare),
-        "drift, every other": RetrainPolicy(on=["drift"], **rare),
+        "drift, every other": RetrainPolicy(on=["drift"], max_psi=0.25, **rare),
         "any, every other": RetrainPolicy(
             on=["realised", "concept", "scores", "drift"], max_psi=0.05, **rare
         ),
@@ -197,6 +198,8 @@ def play(name: str, folder: Path) -> Replay:
         policies=policies(case),
         step=case.step,
         start=case.start,
+        # Steps of weeks to months speak for themselves.
+        monitoring=MonitoringPolicy(sustained=(1, 1)),
         limit=limit_of(case, rows),
     )
 

@@ -91,7 +91,7 @@ def stored_signals(
     found: dict[str, Sequence[SignalWindow]] = {}
     for signal in policy.signals:
         kept = _stored(home, f"documents/{model}/signals/{slot}/{signal.name}")
-        kept = [*kept, *_monitored(home, model, signal.name)]
+        kept = [*kept, *_monitored(home, model, slot, signal.name)]
         found[signal.name] = [_window(w) for w in kept]
     return found
 
@@ -117,13 +117,16 @@ def _stored(home: Home, place: str) -> list[dict[str, Any]]:
     return windows
 
 
-def _monitored(home: Home, model: str, name: str) -> list[dict[str, Any]]:
-    """The windows of `m/monitoring` as reports of its largest stability index, or of a metric.
+def _monitored(home: Home, model: str, slot: str, name: str) -> list[dict[str, Any]]:
+    """The windows of `m/monitoring`, which watches one slot, as reports of its largest stability
+    index, or of a metric.
 
     One whose labels are not there yet is no silence: it would hide those before it for ever.
     """
     found = []
     for window in _stored(home, f"documents/{model}/monitoring/newest"):
+        if window.get("slot", SLOT) != slot:  # they are of other rows
+            continue
         value, samples = window["values"].get(name, (None, 0))
         if name == DRIFT:
             value, samples = window["max_psi"], window["rows"]

@@ -51,6 +51,7 @@ def answer(home: Home, options: Any) -> Answer:
         start=start,
         objectives=spec.slos or (),
         limit=options.limit,
+        monitoring=spec.monitoring,
         seed=seed,
     )
     text = f"{spec.name}: {len(found.at) - 1} steps of {step} from {found.at[0]:%Y-%m-%d}"

@@ -26,7 +26,9 @@ class MonitoringPolicy:
     feature asset.
 
     `reference` is what features are compared with: the rows that the champion was trained on, the
-    `windows` windows before, or those that lie 1, 2, ... times `period` before. `fixed_psi`
+    `windows` windows before, or those that lie 1, 2, ... times `period` before. What moved counts
+    once it did so in `sustained[0]` of the last `sustained[1]` windows of a version, the newest
+    among them: (1, 1) where a window is long enough to speak for itself, a month say. `fixed_psi`
     replaces the calibrated decision by "any index above", for those whose policy demands that; its
     false-alarm rate is shown. `planned` are columns whose shift is no reason to refuse a retrain.
     `behaviour` are metrics of the product: functions `(predictions, labels, context) -> float`
@@ -39,6 +41,7 @@ class MonitoringPolicy:
     reference: Choice = "training"
     windows: int = 4
     period: str = "7d"
+    sustained: tuple[int, int] = (2, 3)
     fixed_psi: float | None = None
     planned: Sequence[str] = ()
     behaviour: Mapping[str, Callable[..., float]] = field(default_factory=dict, hash=False)
@@ -60,6 +63,10 @@ class MonitoringPolicy:
         check("reference", self.reference in choices, " or ".join(map(repr, choices)))
         check("windows", isinstance(self.windows, int) and self.windows >= 1, "1 or more")
         duration(self.period, field="MonitoringPolicy.period")
+        pair = isinstance(self.sustained, list | tuple) and [type(n) for n in self.sustained]
+        right = pair == [int, int] and 1 <= self.sustained[0] <= self.sustained[1]
+        check("sustained", right, "two whole numbers m and n, 1 <= m <= n: in m of n windows")
+        object.__setattr__(self, "sustained", tuple(self.sustained))
         limit = self.fixed_psi
         right = limit is None or (isinstance(limit, int | float) and 0 < limit < float("inf"))
         check("fixed_psi", right, "a number above 0, or None for the calibrated decision")

@@ -387,3 +387,13 @@ def test_the_format_stays_readable():
     """Stored profiles outlive the code that wrote them."""
     assert Profile.from_bytes(GOLDEN.read_bytes()) == golden()
     assert golden().to_bytes() == GOLDEN.read_bytes()
+
+
+@pytest.mark.parametrize("other", ["training rows", None, pa.table({"x": [1.0]})], ids=type)
+def test_what_is_no_profile_is_named(other):
+    one = profile(pa.table({"x": [1.0, 2.0]}))
+    with pytest.raises(DataError, match=r"merge is a .*Expected a Profile"):
+        one.merge(other)
+    if other is not None:
+        with pytest.raises(DataError, match=r"edges_from is a .*Expected a Profile"):
+            profile(pa.table({"x": [1.0]}), edges_from=other)

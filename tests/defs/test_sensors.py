@@ -61,7 +61,8 @@ def test_without_drift_it_says_what_it_saw(live):
 
 def test_drift_asks_for_a_retrain_and_says_why(drifted):
     (request,) = tick(drifted).run_requests
-    assert "100% of importance: distance moved" in request.tags["mlct/reason"]
+    said = request.tags["mlct/reason"]
+    assert "100% of importance moved in 2 of 3 windows: distance moved" in said
     assert request.tags["mlct/cause"].startswith("drift:")
     assert request.run_key == f"late:{request.tags['mlct/cause']}"
     # What a promotion recognises automation by.

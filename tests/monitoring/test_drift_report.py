@@ -270,6 +270,11 @@ def test_drift_of_what_the_model_does_not_use_does_not_trigger():
     assert decide_drift(reports(["x0"], ["x0"], predictions=["x0"])).prediction
 
 
+def test_a_report_of_scores_alone_says_scores():
+    found = drift(REFERENCE, rows(M, 1), predictions=list(REFERENCE.columns))
+    assert found.reason == "scores did not move"
+
+
 def test_a_broken_column_is_for_people():
     gone = drift(REFERENCE, rows(M, 1).drop_columns(["x0"]))
     decision = decide_drift([gone, gone, gone])
@@ -349,3 +354,30 @@ def test_a_classifier_refuses_too_few_rows_and_nothing_in_common():
         domain_classifier(rows(99), rows(300))
     with pytest.raises(DataError, match="no column"):
         domain_classifier(rows(300), pa.table({"z": [1.0] * 300}))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"importance": {"x0": "a"}}, "importances .*finite numbers"),
+        ({"importance": "x0"}, "importances .*by column"),
+        ({"alpha": "a"}, "alpha 'a'"),
+        ({"tau": None}, "tau None"),
+        ({"tau": -1}, "tau -1"),
+    ],
+    ids=str,
+)
+def test_what_drift_cannot_be_asked_for_is_named(words, says):
+    with pytest.raises(DataError, match=says):
+        drift(REFERENCE, rows(M, 1), **words)
+
+
+def test_what_was_stored_of_windows_before_counts_like_their_reports():
+    first, second = reports(["x0"], ["x0"])
+    stored = {name: column.status for name, column in first.columns.items()}
+    both = decide_drift([first, second])
+    assert decide_drift([second], before=[stored]) == both
+    assert both.trigger
+    alone = decide_drift([second])
+    assert not alone.trigger
+    assert alone.reason.startswith("moved in this window, not yet in 2 of 3: ")

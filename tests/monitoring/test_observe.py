@@ -16,6 +16,7 @@ from mlct.monitoring.observe import Reference, observe, predict, reference_of
 from mlct.monitoring.observe.log import labels_of, served_by
 from mlct.monitoring.observe.observation import past
 from mlct.monitoring.policy import MonitoringPolicy
+from mlct.monitoring.slo import Objective, SloState, SloWindow, load
 from mlct.training.fit import fit
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -112,6 +113,9 @@ def test_where_nothing_changed_no_signal_breaches(world):
     assert first.value is not None
     assert estimate.value is not None
     assert estimate.lower <= first.value <= estimate.upper
+    assert abs(seen.gap.value) < seen.gap.upper - seen.gap.lower
+    assert not seen.gap.drifted
+    assert seen.signal("concept").reason.startswith("no rise of the loss shown in 7 days (allowed")
     assert seen.labels.share == 1
     assert seen.refused == ""
 
@@ -125,11 +129,32 @@ def test_the_bias_of_a_regression_is_measured(world):
 
 
 def test_rows_that_moved_are_seen_in_features_and_scores(world):
-    seen = look(world, rows(60, 7, world[0], shift=2.0), 60)
+    first = look(world, rows(60, 7, world[0], shift=2.0), 60)
+    for name in ("drift", "scores"):
+        assert not first.signal(name).breached
+        assert first.signal(name).reason.startswith("moved in this window, not yet in 2 of 3")
+    calm = left(look(world, rows(67, 7, world[0]), 67))
+    window = rows(74, 7, world[0], shift=2.0)
+    seen = look(world, window, 74, before=[left(first), calm])
     assert seen.signal("drift").columns == ("a",)
     assert seen.signal("scores").breached
+    other = replace(left(first), version=2)
+    assert not look(world, window, 74, before=[other, calm]).signal("drift").breached
     assert seen.scores is not None
     assert len(seen.scores.columns) == (3 if world[0] == "multiclass" else 1)
+
+
+def test_a_window_that_speaks_for_itself_waits_for_no_second_one(world):
+    window = rows(60, 7, world[0], shift=2.0)
+    seen = look(world, window, 60, policy=MonitoringPolicy(sustained=(1, 1)))
+    for name in ("drift", "scores"):
+        assert seen.signal(name).breached
+
+
+@pytest.mark.parametrize("wrong", [(0, 3), (4, 3), (1,), 2, None, (1.0, 2), (True, 2)])
+def test_how_long_a_shift_must_last_is_m_of_n(wrong):
+    with pytest.raises(SpecError, match="sustained"):
+        MonitoringPolicy(sustained=wrong)
 
 
 def test_labels_that_turned_are_seen_by_what_reads_labels_and_by_nothing_else(world):
@@ -137,6 +162,9 @@ def test_labels_that_turned_are_seen_by_what_reads_labels_and_by_nothing_else(wo
     seen = look(world, rows(74, 7, world[0], wrong=1.0), 74, before=before)
     breached = {s.signal for s in seen.signals if s.breached}
     assert {"realised", "concept"} <= breached
+    assert seen.gap.drifted
+    assert seen.signal("concept").reason.startswith("the loss has risen, as day ")
+    assert "the holdout showed at" in seen.signal("realised").reason
     assert not {"drift", "scores", "estimated"} & breached
 
 
@@ -194,6 +222,7 @@ def test_the_key_names_the_window_and_not_what_is_found_in_it(binary):
     later = look(binary, rows(67, 7, "binary"), 67)
     assert whole.key == early.key != later.key
     assert early.realised[0].value is None
+    assert "realised" not in [s.signal for s in early.signals], "it hides no window before it"
 
 
 def test_a_row_is_predicted_once(binary):
@@ -326,13 +355,25 @@ def test_stable_days_that_differ_among_themselves_raise_no_alarm():
         step=timedelta(days=1),
     )
     world = "binary", model, reference
-    seen = [
-        look(world, window, 60 + at, days=1)
-        for at, window in enumerate(days("binary", 60, 40, 1.0))
-    ]
+    seen, before = [], list[Any]()
+    for at, window in enumerate(days("binary", 60, 40, 1.0)):
+        seen.append(look(world, window, 60 + at, days=1, before=before[-2:]))
+        before.append(replace(left(seen[-1]), joined=None))
+    assert sum(s.drift.drifted for s in seen) <= 8, "windows one by one"
     for name in ("drift", "scores", "realised", "estimated"):
         assert sum(s.signal(name).breached for s in seen) <= 5, name
     assert all(s.realised[0].lower < s.realised[0].value < s.realised[0].upper for s in seen)
+
+
+@pytest.mark.parametrize("choice", ["trailing", "season"])
+def test_a_reference_of_other_windows_knows_how_much_columns_move_by_themselves(choice):
+    """Rows share days: taken as independent, every other window or more has an alarm."""
+    from benchmarks.drift_alarms import World
+    from benchmarks.monitoring_alarms import alarms
+
+    found, _ = alarms(World(columns=21, clustered=True), 5_000, 8, 7, 0, choice=choice)
+    assert found["one window"] <= 3
+    assert found["drift"] == 0
 
 
 def test_windows_that_share_a_cluster_count_as_one_once_it_has_ended(binary):
@@ -360,6 +401,106 @@ def test_the_stretches_that_show_how_columns_move_are_bounded(binary, monkeypatc
     until = reference.learned_until
     reference_of(model, train, train, learned_until=until, step=timedelta(hours=1), **words)
     assert len(profiled) == 2 * (1 + 200)
+
+
+def promised() -> Objective:
+    """Three of four days below 0.75 page; it is measured elsewhere."""
+    (found,) = load(
+        [
+            {
+                "apiVersion": "openslo/v1",
+                "kind": "SLO",
+                "metadata": {
+                    "name": "thanks",
+                    "annotations": {"mlct.dev/class": "product", "mlct.dev/sustained": "3/4"},
+                },
+                "spec": {
+                    "service": "t",
+                    "indicator": {
+                        "metadata": {"name": "thanks"},
+                        "spec": {"thresholdMetric": {"metricSource": {"spec": {"metric": "told"}}}},
+                    },
+                    "timeWindow": [{"duration": "28d", "isRolling": True}],
+                    "budgetingMethod": "Timeslices",
+                    "objectives": [
+                        {
+                            "op": "gte",
+                            "value": 0.75,
+                            "target": 0.9,
+                            "timeSliceTarget": 1,
+                            "timeSliceWindow": "1d",
+                        }
+                    ],
+                },
+            }
+        ]
+    )
+    return found
+
+
+def told(day: int, value: float, samples: int = 500) -> SloWindow:
+    start = START + timedelta(days=day)
+    return SloWindow(
+        start=start,
+        end=start + timedelta(days=1),
+        value=value,
+        lower=value - 0.02,
+        upper=value + 0.02,
+        samples=samples,
+    )
+
+
+def test_what_a_version_before_it_spent_does_not_take_a_version_out(binary):
+    """Ten days of version 0 far below the objective, then version 1, a little below it."""
+    window = rows(60, 1, "binary")
+    base = left(look(binary, window, 60, days=1))
+
+    def day(at: int, version: int, value: float) -> Any:
+        start = START + timedelta(days=at)
+        end = start + timedelta(days=1)
+        windows = {promised().indicator: [told(at, value)]}
+        return replace(base, version=version, start=start, end=end, slo_windows=windows)
+
+    def seen(before: list[Any]) -> Any:
+        words = {"days": 1, "before": before, "objectives": [promised()]}
+        return look(binary, window, 60, reported={promised().indicator: [told(60, 0.72)]}, **words)
+
+    worse = [day(50 + i, 0, 0.62) for i in range(10)]
+    first = seen(worse)
+    assert first.slos[0].pages, "it is still an incident"
+    assert first.signal("realised").breached is False, "and nobody measured it here"
+    assert (first.slo_breaches, first.slo_samples) == (0, 500)
+    third = seen([*worse[:-2], day(58, 1, 0.72), day(59, 1, 0.72)])
+    assert third.slo_breaches == 1
+    assert seen(worse[:-1]).slo_breaches == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, (1, 40)),
+        ({"pages": False}, (0, 40)),  # a ticket
+        ({"verdict": "good"}, (0, 40)),
+        ({"verdict": "insufficient"}, (None, 0)),
+        ({"newest": START}, (None, 0)),  # of a window before
+        ({"newest": None}, (None, 0)),
+    ],
+    ids=str,
+)
+def test_an_objective_breaches_by_what_pages_on_this_very_window(binary, change, found):
+    seen = look(binary, rows(60, 1, "binary"), 60, days=1)
+    state = SloState(
+        objective=promised(),
+        at=seen.end,
+        status="breached",
+        reason="",
+        pages=True,
+        samples=40,
+        newest=seen.end,
+        verdict="bad",
+    )
+    seen = replace(seen, own_slos=[replace(state, **change)])
+    assert (seen.slo_breaches, seen.slo_samples) == found
 
 
 @pytest.mark.parametrize(

@@ -275,3 +275,11 @@ def test_no_loss_yet_is_no_alarm():
 def test_a_calibration_serves_many_windows():
     known = calibrate(LABEL, SCORE)
     assert estimate(known, SCORE[:500]) == cbpe(LABEL, SCORE, SCORE[:500])
+
+
+def test_a_confidence_and_scores_that_are_none_are_named():
+    y, s = [0, 1] * 50, [0.25, 0.75] * 50
+    with pytest.raises(SpecError, match="confidence is 'a'"):
+        mlct.cbpe(y, s, s, confidence="a")
+    with pytest.raises(EvaluationError, match=r"the scores are 0\.5"):
+        mlct.cbpe(y, s, 0.5)

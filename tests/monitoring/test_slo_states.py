@@ -99,8 +99,8 @@ def test_three_of_five_days_and_the_newest_breach_page_and_say_so():
     # Three bad days of the 2.8 that 28 days allow.
     assert found.consumed == pytest.approx(3 / 2.8)
     assert found.reason == (
-        "flight-delay-auc: 3 of the last 5 days below 0.62, the newest too; the 28-day budget is "
-        "overspent (107 % of it)"
+        "flight-delay-auc: 3 of the last 5 days below 0.62, the newest too (rule 3 of 5); the "
+        "28-day budget is overspent (107 % of it)"
     )
 
 

@@ -180,3 +180,36 @@ def test_the_simulation_and_the_evaluator_agree():
         assert fired == page[starts[0] - 288 + i]
         seen.add(fired)
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"values": ["a"]}, "value 0 is 'a'"),
+        ({"values": None}, "the values are None"),
+        ({"values": [0.9, True + 0j]}, "value 1 is"),
+        ({"floor": None}, "floor is None"),
+        ({"floor": "a"}, "floor is 'a'"),
+        ({"floor": float("nan")}, "floor is nan"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_named(words, says):
+    usual = {"values": DAILY, "floor": 0.88}
+    given = usual | words
+    with pytest.raises(DataError, match=says):
+        mlct.sustained_breach(given["values"], floor=given["floor"], window=1, consecutive=1)
+
+
+def test_numbers_of_numpy_and_pandas_count_as_such_whatever_their_index():
+    import pandas as pd
+
+    plain = mlct.sustained_breach(DAILY, floor=0.88, window=5, consecutive=3)
+    words = {"floor": np.float64(0.88), "window": np.int64(5), "consecutive": np.int64(3)}
+    for series in (np.array(DAILY), pd.Series(DAILY, index=range(100, 100 + len(DAILY)))):
+        assert mlct.sustained_breach(series, **words) == plain
+    gap = mlct.sustained_breach(pd.Series([0.9, pd.NA, 0.9]), floor=0.88, window=1, consecutive=1)
+    assert gap.day == 1, "silence is never good"
+    shifted = pd.Series([0.9, float("inf")], index=[10, 11])
+    with pytest.raises(DataError, match="value 1 is inf"):
+        mlct.sustained_breach(shifted, floor=0.88, window=1, consecutive=1)

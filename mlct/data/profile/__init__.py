@@ -75,6 +75,7 @@ class Profile:
 
         Raises DataError when a column was not profiled on the same edges.
         """
+        _check_profile("merge", other)
         columns = dict(self.columns)
         for name, column in other.columns.items():
             try:
@@ -174,6 +175,8 @@ def profile(data: Any, *, edges_from: Profile | None = None) -> Profile:
     passes are needed. A column of a kind that cannot be profiled keeps its rows and nulls. Raises
     DataError for data that is none of these, or that has two columns of one name.
     """
+    if edges_from is not None:
+        _check_profile("edges_from", edges_from)
     source = open_source(data, twice=edges_from is None)
     try:
         counters = {f.name: _counter(source, f, edges_from) for f in source.schema}
@@ -200,6 +203,15 @@ def profile(data: Any, *, edges_from: Profile | None = None) -> Profile:
         )
     finally:
         source.close()
+
+
+def _check_profile(name: str, given: Any) -> None:
+    if not isinstance(given, Profile):
+        raise DataError(
+            f"{name} is a {type(given).__qualname__}",
+            expected="a Profile",
+            fix="Profile the rows first: mlct.profile(rows)",
+        )
 
 
 def _counter(

@@ -1,6 +1,6 @@
 """Drift over several windows: what lasts, and which windows make the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -28,10 +28,16 @@ class DriftDecision:
 
 
 def decide_drift(
-    reports: Sequence[DriftReport], *, breaches: int = 2, of: int = 3, floor: float = 0.1
+    reports: Sequence[DriftReport],
+    *,
+    before: Sequence[Mapping[str, str]] = (),
+    breaches: int = 2,
+    of: int = 3,
+    floor: float = 0.1,
 ) -> DriftDecision:
     """Decide from the reports of successive windows, oldest first.
 
+    `before` are the windows before them, as the status of each column that was stored.
     Triggers when a score has moved in `breaches` of the last `of` windows, or features that carry
     at least `floor` of the importance have, the newest window among them. A window of too few rows
     has its place and is no breach.
@@ -41,8 +47,8 @@ def decide_drift(
             f"decide_drift was asked for {breaches!r} of {of!r} windows, floor {floor!r}",
             expected="1 <= breaches <= of and 0 <= floor <= 1",
         )
-    recent = list(reports)[-of:]
-    if not recent:
+    known = [*before, *({n: c.status for n, c in r.columns.items()} for r in reports)][-of:]
+    if not reports:
         return DriftDecision(
             trigger=False,
             columns=(),
@@ -53,18 +59,24 @@ def decide_drift(
         )
 
     def times(name: str) -> int:
-        columns = (r.columns.get(name) for r in recent)
-        return sum(c is not None and c.status == "drifted" for c in columns)
+        return sum(statuses.get(name) == "drifted" for statuses in known)
 
-    newest = recent[-1].columns.values()
+    newest = reports[-1].columns.values()
     lasting = [c for c in newest if c.status == "drifted" and times(c.name) >= breaches]
     broken = tuple(c.name for c in newest if c.broken)
     weight = sum(c.importance for c in lasting if not c.prediction)
     prediction = any(c.prediction for c in lasting)
     trigger = prediction or (weight >= floor and bool(lasting))
-    told = "; ".join(c.reason for c in lasting[:3]) or recent[-1].reason
+    often = f"{breaches} of {of}"
+    told = reports[-1].reason
     if lasting:
-        told = f"moved in {breaches} of the last {of} windows, {weight:.0%} of importance: {told}"
+        more = f"; and {len(lasting) - 3} more" * (len(lasting) > 3)
+        told = "; ".join(c.reason for c in lasting[:3]) + more
+        share = "" if prediction else f"{weight:.0%} of importance moved"
+        lasts = f"moved in {often} windows" if prediction else f" in {often} windows"
+        told = ": ".join(filter(None, [share + lasts * (of > 1), told]))
+    elif any(c.status == "drifted" for c in newest):
+        told = f"moved in this window, not yet in {often}: {told}"
     if broken:
         told += f"; broken: {', '.join(broken)}"
     return DriftDecision(

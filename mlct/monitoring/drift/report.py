@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from scipy import special
 
 from mlct.data.profile import Column, Profile, profile
@@ -110,6 +111,8 @@ class DriftReport:
         unsaid = [c for c in self.columns.values() if c.status != "ok"]
         if unsaid:
             return f"no drift shown; of {len(unsaid)} columns nothing is known: {unsaid[0].reason}"
+        if all(c.prediction for c in self.columns.values()):
+            return "scores did not move"
         return f"none of {len(self.columns)} columns moved"
 
 
@@ -133,7 +136,7 @@ def drift(
     belong together move by themselves, or what `spreads` learned of them. Raises DataError when no
     column can be compared.
     """
-    if not 0 < alpha < 1 or not tau >= 0:
+    if not (_number(alpha) and 0 < alpha < 1 and _number(tau) and tau >= 0):
         raise DataError(
             f"drift was asked for at alpha {alpha!r}, tau {tau!r}",
             expected="0 < alpha < 1 and tau >= 0",
@@ -180,14 +183,21 @@ def _rank(column: ColumnDrift) -> tuple[Any, ...]:
     return (not column.prediction, not column.drifted, -weight * min(far, 1e6), -far, column.name)
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
 def _weights(
     reference: Profile, importance: Mapping[str, float] | None, predictions: Sequence[str]
 ) -> dict[str, float]:
     features = [name for name in reference.columns if name not in predictions]
     if importance is None:
         importance = dict.fromkeys(features, 1.0)
-    if any(not (math.isfinite(v) and v >= 0) for v in importance.values()):
-        raise DataError(f"importances {dict(importance)}", expected="finite numbers, 0 or more")
+    mapping = isinstance(importance, Mapping)
+    if not mapping or not all(_number(v) and v >= 0 for v in importance.values()):
+        raise DataError(
+            f"importances {importance!r:.200}", expected="by column, finite numbers, 0 or more"
+        )
     total = sum(importance.get(name, 0.0) for name in features)
     return {name: importance.get(name, 0.0) / total for name in features} if total else {}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mlct.data.window import Columns, Windows, clusters, duration
 from mlct.errors import DataError, EvaluationError, SpecError
 from mlct.evaluation.metric import METRICS, Floats, Metric
 from mlct.monitoring.observe.log import LOG
+from mlct.monitoring.observe.loss import losses_of, risen
 from mlct.monitoring.observe.observation import Losses, Past
 from mlct.monitoring.observe.reference import FEATURE, Reference, scores_of
 from mlct.monitoring.performance import (
@@ -28,7 +29,6 @@ from mlct.monitoring.performance import (
     fit_loss_model,
     gap,
     label_state,
-    loss_sequence,
     realised,
 )
 from mlct.monitoring.performance.realised import measure
@@ -38,8 +38,6 @@ from mlct.monitoring.slo import Objective, SloWindow
 from mlct.training import fit
 
 _WRONG = (DataError, EvaluationError, SpecError)
-_WIDE = 10  # times the reference's mean loss
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SLO_DRAWS = 50  # of a function of the user, for each slice
 
 
@@ -58,6 +56,7 @@ class Case:
     primary: Metric
     objectives: Sequence[Objective]
     before: Sequence[Past]
+    limit: float | None
     seed: int
 
     @property
@@ -81,6 +80,7 @@ class Measured:
     realised: Sequence[Performance]
     estimated: Performance
     limit: float | None
+    promised: bool
     gap: Gap | None
     sequence: LossSequence | None
     concept_reason: str
@@ -109,14 +109,22 @@ def measured(case: Case) -> Measured:
     bound = _bound(case, held, held_units)
     values[0] = _alone(values[0], bound)
     estimate, difference = _estimated(case, held, held_units, values[0])
-    losses = _losses(case, label, score, units) if case.matured and not case.learned else []
-    sequence, why = _concept(case, held, held_units, losses)
+    task, losses = case.model.task, list[tuple[int, int, float]]()
+    if case.matured and not case.learned:
+        losses = losses_of(task, label, score, units)
+    sequence, why = None, case.learned
+    if not case.learned:
+        mine = [p.losses for p in case.before if p.version == case.reference.version]
+        usual = losses_of(task, _label(held), scores_of(held), held_units)
+        sequence, why = risen([*mine, losses], usual, task, case.window[1], cluster)
     if difference is not None and difference.drifted:
         why = f"{why}; {difference.reason}"
+    limit, promised = _limit(case, bound)
     return Measured(
         realised=values,
         estimated=estimate,
-        limit=_limit(case, bound),
+        limit=limit,
+        promised=promised,
         gap=difference,
         sequence=sequence,
         concept_reason=why,
@@ -187,7 +195,7 @@ def _estimated(
     start, end = case.window
     try:
         if case.model.task == "regression":
-            return _regression(case, held, held_units), None
+            return _regression(case, held, held_units, real)
         known = calibrate(_label(held), scores_of(held), clusters=held_units)
         (found,) = estimated(case.joined, [case.window], known, metric=metric, cluster=cluster)
         if real.value is None or found.value is None:
@@ -200,9 +208,10 @@ def _estimated(
         return unknown(metric.name, str(error), start=start, end=end), None
 
 
-def _regression(case: Case, held: pa.Table, held_units: Any) -> Performance:
+def _regression(
+    case: Case, held: pa.Table, held_units: Any, real: Performance
+) -> tuple[Performance, Gap | None]:
     """By a model of the loss, on the features as the model sees them."""
-    start, end = case.window
     names = [n for n in held.column_names if n.startswith(FEATURE)]
     inputs = np.column_stack([held[n].to_numpy() for n in names]) if names else None
     losses = fit_loss_model(
@@ -213,16 +222,23 @@ def _regression(case: Case, held: pa.Table, held_units: Any) -> Performance:
         clusters=held_units,
         seed=case.seed,
     )
-    here = None
-    if names:
-        encoded = fit.encode(case.rows, case.model.features)
-        here = np.column_stack([encoded[n].to_numpy() for n in encoded.column_names])
-    found = losses.estimate(
-        here,
-        case.model.score(case.rows),
-        clusters=clusters(case.rows[case.columns.time], case.windows.cluster),
-    )
-    return replace(found, start=start, end=end)
+
+    def of(rows: pa.Table) -> Performance:
+        here = None
+        if names:
+            encoded = fit.encode(rows, case.model.features)
+            here = np.column_stack([encoded[n].to_numpy() for n in encoded.column_names])
+        units = clusters(rows[case.columns.time], case.windows.cluster)
+        found = losses.estimate(here, case.model.score(rows), clusters=units)
+        return replace(found, start=case.window[0], end=case.window[1])
+
+    found, joined, part = of(case.rows), case.joined, case.joined.window(*case.window)
+    if real.value is None or found.value is None:
+        return found, None
+    ids = joined.table[LOG.id][part.start : part.stop]
+    told = ids.filter(pa.array(joined.scored[part] & ~np.isnan(joined.label[part])))
+    alike = pc.is_in(case.rows[case.columns.id].cast(told.type), told.combine_chunks())
+    return found, gap(of(case.rows.filter(alike)), real)
 
 
 def _bound(case: Case, held: pa.Table, held_units: Any) -> Performance | None:
@@ -250,73 +266,25 @@ def _alone(found: Performance, held: Performance | None) -> Performance:
     )
 
 
-def _limit(case: Case, held: Performance | None) -> float | None:
-    """What the primary metric is held against: the product objective on it, else the bound of what
-    the holdout showed."""
+def _limit(case: Case, held: Performance | None) -> tuple[float | None, bool]:
+    """What the primary metric is held against, and whether that was promised: the product objective
+    on it, else the bound of what the holdout showed."""
+    if case.limit is not None:
+        return case.limit, True
     for objective in case.objectives:
         if (
             objective.product
             and objective.metric == case.primary.name
             and objective.value is not None
         ):
-            return objective.value
+            return objective.value, True
     if held is None:
-        return None
-    return held.lower if case.primary.bigger_is_better else held.upper
+        return None, False
+    return held.lower if case.primary.bigger_is_better else held.upper, False
 
 
 def _label(held: pa.Table) -> Floats:
     return held[LOG.label].to_numpy()
-
-
-def _losses(case: Case, label: Floats, score: Floats, units: Any) -> list[tuple[int, int, float]]:
-    """Rows and sum of losses of each cluster, in order."""
-    if not len(label):
-        return []
-    loss = _loss(case.model.task, label, score)
-    names, code = np.unique(units, return_inverse=True)
-    sums, counts = np.bincount(code, loss), np.bincount(code)
-    return [(int(n), int(c), float(s)) for n, c, s in zip(names, counts, sums, strict=True)]
-
-
-def _loss(task: str, label: Floats, score: Floats) -> Floats:
-    """Of each row: squared error of a chance, what the true class lacks, absolute error."""
-    if task == "multiclass":
-        return 1 - score[np.arange(len(label)), label.astype(np.intp)]
-    return (label - score) ** 2 if task == "binary" else np.abs(label - score)
-
-
-def _concept(
-    case: Case, held: pa.Table, held_units: Any, losses: Losses
-) -> tuple[LossSequence | None, str]:
-    """Has the loss risen since the version went live? Over all its windows so far."""
-    if case.learned:
-        return None, case.learned
-    earlier = [one for p in case.before if p.version == case.reference.version for one in p.losses]
-    current = _means(case, [*earlier, *losses])
-    if not current:
-        return None, "no label of this version has matured yet"
-    reference = [s / n for _, n, s in _losses(case, _label(held), scores_of(held), held_units)]
-    try:
-        # Narrow bounds see a small rise, wide ones see a large one soon: half of alpha for each.
-        narrow = loss_sequence(reference, current, every=5, alpha=0.025)
-        most = np.inf if case.model.task == "regression" else 1.0
-        reach = min(_WIDE * float(np.mean(reference)), most)
-        wide = loss_sequence(reference, current, every=5, alpha=0.025, bounds=(0.0, reach))
-    except _WRONG as error:
-        return None, f"not tested: {error}"
-    found = wide if wide.drifted and not narrow.drifted else narrow
-    return found, found.reason.replace(" row", " cluster")
-
-
-def _means(case: Case, losses: Losses) -> list[float]:
-    """The mean loss of each cluster that has ended: windows may share one."""
-    ended = (case.window[1] - _EPOCH) // duration(case.windows.cluster)
-    sums: dict[int, tuple[int, float]] = {}
-    for cluster, count, total in losses:
-        before = sums.get(cluster, (0, 0.0))
-        sums[cluster] = before[0] + count, before[1] + total
-    return [total / count for c, (count, total) in sorted(sums.items()) if c < ended]
 
 
 def _slo_windows(case: Case) -> dict[str, list[SloWindow]]:

@@ -46,7 +46,8 @@ class Observation:
     the policy asks for it. `realised` holds one value a metric, the gate's first primary metric
     first; `estimated` that metric without labels, `limit` what both are held against. `joined` are
     the window's predictions with the labels known then, `counts` what the join left out. `losses`
-    feed the sequential test `sequence`. `signals` are what a retrain decision reads.
+    feed the sequential test `sequence`. `slos` are objectives over all windows, whoever served,
+    `own_slos` over those of this version alone. `signals` are what a retrain decision reads.
     """
 
     version: int
@@ -74,6 +75,7 @@ class Observation:
     behaviour: Sequence[Performance]
     slo_windows: Mapping[str, Sequence[SloWindow]]
     slos: Sequence[SloState]
+    own_slos: Sequence[SloState]
     refused: str
     contract: ContractReport | None
     losses: Losses
@@ -88,17 +90,26 @@ class Observation:
 
     @property
     def slo_breaches(self) -> int | None:
-        """How many product objectives page on what was measured in this very window; None where
-        it judged none. What an objective holds against earlier windows is not this version's."""
-        judged = [
+        """How many product objectives page on what this version did, this very window among it;
+        None where the window judged none."""
+        judged = self._judged
+        return sum(s.pages and s.verdict == "bad" for s in judged) if judged else None
+
+    @property
+    def slo_samples(self) -> int:
+        """The fewest samples, labelled rows say, that one of the objectives was judged by here."""
+        return int(min((s.samples for s in self._judged), default=0))
+
+    @property
+    def _judged(self) -> list[SloState]:
+        return [
             s
-            for s in self.slos
+            for s in self.own_slos
             if s.objective.product
             and s.verdict in ("good", "bad")
             and s.newest is not None
             and s.newest > self.start
         ]
-        return sum(s.pages and s.verdict == "bad" for s in judged) if judged else None
 
     def signal(self, name: str) -> WindowResult:
         """The result of one signal."""

@@ -21,7 +21,7 @@ from mlct.monitoring.observe.log import LOG, labels_of
 from mlct.monitoring.observe.measure import Case, Measured, measured
 from mlct.monitoring.observe.observation import Observation, Past
 from mlct.monitoring.observe.reference import Reference, score_table, scores_of
-from mlct.monitoring.performance import Joined, join_labels
+from mlct.monitoring.performance import Joined, Performance, join_labels
 from mlct.monitoring.policy import MonitoringPolicy
 from mlct.monitoring.slo import Objective, SloState, SloWindow, slo_states
 from mlct.monitoring.trigger import (
@@ -56,14 +56,16 @@ def observe(
     before: Sequence[Past] = (),
     reported: Mapping[str, Sequence[SloWindow]] | None = None,
     contract: ContractReport | None = None,
+    limit: float | None = None,
     seed: int = 0,
 ) -> Observation:
     """Measure the window `[start, end)`: its feature rows, with the labels that they have, and its
     prediction log, against the reference of the version that scored most of them.
 
     `before` are the windows that ended earlier, oldest first; `reported` are windows of indicators
-    that somebody else measures, such as latencies; `contract` is its verdict on the rows. Nothing
-    that is wrong with one part of the window takes the other parts away: it is told there. Raises
+    that somebody else measures, such as latencies; `contract` is its verdict on the rows; `limit`
+    is what the primary metric is held against, instead of an objective or the holdout. Nothing that
+    is wrong with one part of the window takes the other parts away: it is told there. Raises
     DataError where a column that the spec names is missing.
     """
     start, end, as_of = as_utc(start), as_utc(end), as_utc(as_of)
@@ -89,12 +91,16 @@ def observe(
             primary=primary,
             objectives=objectives,
             before=before,
+            limit=limit,
             seed=seed,
         )
     )
     # What is measured here is not what somebody reported.
     slo_windows = {**{n: list(w) for n, w in (reported or {}).items()}, **found.slo_windows}
     states = slo_states(objectives, _by_indicator(before, slo_windows), end)
+    own_before = [p for p in before if p.version == reference.version]
+    own_states = slo_states(objectives, _by_indicator(own_before, slo_windows), end)
+    earlier = [{n: c["status"] for n, c in p.columns.items()} for p in own_before]
     rule = None
     if policy.fixed_psi is not None and report is not None:
         rule = fixed_rule(report, limit=policy.fixed_psi)
@@ -102,7 +108,7 @@ def observe(
     refused = refusal(contract=contract, drift=report, flips=flips, planned=policy.planned)
     signals = [
         replace(s, refused=refused)
-        for s in _signals(report, scores, rule, states, found, primary, end)
+        for s in _signals(policy, report, scores, earlier, rule, states, found, primary, end)
     ]
     newest = latest(rows[columns.time]) if rows.num_rows else None
     kept = joined.table.slice(part.start, part.stop - part.start)
@@ -132,6 +138,7 @@ def observe(
         behaviour=found.behaviour,
         slo_windows=slo_windows,
         slos=states,
+        own_slos=own_states,
         refused=refused,
         contract=contract,
         losses=found.losses,
@@ -168,7 +175,6 @@ def _drift(
         if chosen:
             profiles = [p.profile for p in alike if p.profile is not None]
             old = reduce(Profile.merge, [profiles[i] for i in chosen])
-            past = {}
             against = f"{len(chosen)} {policy.reference} windows"
         else:
             against += f", as no {policy.reference} window is known yet"
@@ -255,8 +261,10 @@ def _flips(model: fit.Model, reference: Reference, found: Measured) -> Any:
 
 
 def _signals(
+    policy: MonitoringPolicy,
     report: DriftReport | None,
     scores: DriftReport | None,
+    earlier: Sequence[Mapping[str, str]],
     rule: Any,
     states: Sequence[SloState],
     found: Measured,
@@ -264,24 +272,25 @@ def _signals(
     end: datetime,
 ) -> list[WindowResult]:
     signals: list[WindowResult] = []
+    rules: dict[str, Any] = {"ended_at": end, "before": earlier, "sustained": policy.sustained}
     if report is not None:
-        signals += [s for s in drift_results(report, ended_at=end) if s.signal == "drift"]
+        told = drift_results(report, **rules)
+        signals += [s for s in told if s.signal == "drift"]
     if rule is not None:
         moved = [n for n in rule.moved if report is None or not report.columns[n].broken]
         signals[-1] = replace(
             signals[-1], breached=bool(moved), reason=rule.reason, columns=tuple(moved)
         )
     if scores is not None:
-        signals += [s for s in drift_results(scores, ended_at=end) if s.signal == "scores"]
+        told = drift_results(scores, **rules)
+        signals += [s for s in told if s.signal == "scores"]
     if any(s.objective.product and s.objective.indicator in found.slo_windows for s in states):
         signals.append(slo_result(states, ended_at=end))
-    elif found.limit is not None:
-        first = found.realised[0]
-        told = performance_result(first, metric=primary, limit=found.limit, ended_at=end)
-        signals.append(replace(told, signal="realised"))
+    elif found.limit is not None and found.realised[0].until is None:
+        # One whose labels are yet to come would hide the windows before it.
+        signals.append(replace(_held(found, found.realised[0], primary, end), signal="realised"))
     if found.limit is not None:
-        told = performance_result(found.estimated, metric=primary, limit=found.limit, ended_at=end)
-        signals.append(replace(told, signal="estimated"))
+        signals.append(replace(_held(found, found.estimated, primary, end), signal="estimated"))
     concept = bool(found.sequence is not None and found.sequence.drifted)
     signals.append(
         WindowResult(
@@ -293,3 +302,13 @@ def _signals(
         )
     )
     return signals
+
+
+def _held(
+    found: Measured, performance: Performance, primary: Metric, end: datetime
+) -> WindowResult:
+    """A performance against the limit."""
+    assert found.limit is not None
+    return performance_result(
+        performance, metric=primary, limit=found.limit, ended_at=end, promised=found.promised
+    )

@@ -76,9 +76,11 @@ def estimate(
 ) -> Performance:
     """`cbpe` with a calibration that is made already."""
     metric = find_metric(metric)
-    if not 0.5 <= confidence < 1:
+    if not isinstance(confidence, int | float) or not 0.5 <= confidence < 1:
         raise SpecError(f"confidence is {confidence!r}", expected="a number from 0.5 to below 1")
-    length = np.shape(scores)[0] if np.ndim(scores) else 0
+    if not np.ndim(scores):
+        raise EvaluationError(f"the scores are {scores!r}", expected="one a row, (n,)")
+    length = np.shape(scores)[0]
     if length < LEAST_ROWS:
         reason = f"insufficient data: {length} rows, {LEAST_ROWS} are wanted"
         return unknown(metric.name, reason, rows=length, assumption=ASSUMPTION, method=METHOD)

@@ -51,7 +51,7 @@ class LossModel:
         Bounds are one-sided, each at `confidence`, for the value that labels will show. Features
         may hold NaN if the model takes them. Raises EvaluationError.
         """
-        if not 0.5 <= confidence < 1:
+        if not isinstance(confidence, int | float) or not 0.5 <= confidence < 1:
             raise SpecError(f"confidence is {confidence!r}", expected="from 0.5 to below 1")
         n = np.shape(score)[0] if np.ndim(score) else 0
         told: dict[str, Any] = {"rows": n, "assumption": ASSUMPTION}

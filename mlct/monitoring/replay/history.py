@@ -14,31 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mlct.data.profile import Profile, profile
 from mlct.data.window import Columns, Cut, Windows, as_utc, clusters, cut, duration, scalar
-from mlct.errors import DataError, EvaluationError, TrainingError
+from mlct.errors import DataError, TrainingError
 from mlct.evaluation.evaluate import evaluate
 from mlct.evaluation.gate import GateDecision, GatePolicy, decide
-from mlct.evaluation.metric import METRICS, Metric
+from mlct.evaluation.metric import Metric
 from mlct.evaluation.policy import Limit, Ratio
-from mlct.monitoring.drift import drift, spreads
-from mlct.monitoring.performance import calibrate, estimate, loss_sequence
-from mlct.monitoring.performance.realised import measure
-from mlct.monitoring.performance.result import Performance, unknown
-from mlct.monitoring.slo import Objective, SloWindow, slo_states
-from mlct.monitoring.trigger import (
-    WindowResult,
-    drift_results,
-    performance_result,
-    slo_result,
-)
+from mlct.monitoring.observe import Reference, observe, predict, reference_of
+from mlct.monitoring.observe.observation import Past, past
+from mlct.monitoring.policy import MonitoringPolicy
+from mlct.monitoring.slo import Objective
+from mlct.monitoring.trigger import WindowResult
 from mlct.training import fit
 from mlct.training.recipe import seeded
 
-#: The column that a drift report of scores is about.
-SCORE = "score"
-
-_LOSS = {"binary": "brier", "regression": "mae"}
+_JOINED = 4  # windows before one that show how labels arrive, as in the loop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +52,7 @@ class History:
     estimator: Callable[[], Any]
     gate: GatePolicy
     metric: Metric
+    monitoring: MonitoringPolicy = field(default_factory=MonitoringPolicy)
     objectives: Sequence[Objective] = ()
     limit: float | None = None
     seed: int = 0
@@ -114,17 +105,13 @@ class History:
 
         return self._once(("window", k), make)
 
-    def _labelled(self, k: int, *, by: datetime | None = None) -> pa.Table:
-        """The rows of window k whose label was known at `by`; None: that ever get one."""
+    def _labelled(self, k: int) -> pa.Table:
+        """The rows of window k that ever get a label."""
         rows = self.window(k)
         label = rows[self.columns.label]
         known = pc.is_valid(label)
         if pa.types.is_floating(label.type):
             known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(label), True)))
-        if self.columns.label_time and by is not None:
-            when = rows[self.columns.label_time]
-            in_time = pc.fill_null(pc.less_equal(when, scalar(by, when.type)), False)
-            known = pc.and_(known, in_time)
         return rows.filter(known)
 
     def value(self, c: int, k: int) -> float | None:
@@ -173,184 +160,96 @@ class History:
         )
         return decide(found, self.gate)
 
-    def results(self, c: int, k: int, on: Sequence[str], tau: float) -> list[WindowResult]:
-        """What was known at `at[k]` of the windows that the champion of instant c has served.
+    def results(self, served: Sequence[int], tau: float) -> list[WindowResult]:
+        """What the loop knew at `at[len(served)]` of the windows that the champion of that instant
+        has served; `served` are the instants of the champions of all windows so far.
 
-        Only the signals `on`: of scores and features at the end of a window, of labels
-        `Windows.label_delay` later.
+        A window is looked at when it ends, and again once its labels have matured.
         """
-        found: list[WindowResult] = []
-        delay = duration(self.windows.label_delay)
-        for j in range(c, k):
-            # Of a window without rows nothing is known; its end is told, for age and data.
-            if not self.window(j).num_rows:
-                continue
-            if {"drift", "scores"} & set(on):
-                found += [w for w in self._drift(c, j, tau) if w.signal in on]
-            else:
-                found.append(self._seen(j))
-            if "estimated" in on and self.limit is not None:
-                found.append(self._estimated(c, j))
-            if self.at[j + 1] + delay <= self.at[k]:
-                if "realised" in on and (self.objectives or self.limit is not None):
-                    found.append(self._realised(c, j))
-                if "concept" in on:
-                    found.append(self._concept(c, j))
+        now, found = len(served), list[WindowResult]()
+        for j in range(served[-1], now):
+            # Of a window without rows nothing is known.
+            if self.window(j).num_rows:
+                known = self._looked(tuple(served[: j + 1]), self._matured(j) <= self.at[now], tau)
+                found += known.signals
         return found
 
-    def _seen(self, j: int) -> WindowResult:
-        """A window of which only the end matters."""
-        told = f"{self.window(j).num_rows} rows"
-        return WindowResult(
-            key=f"w{j}", ended_at=self.at[j + 1], breached=False, reason=told, signal="drift"
+    def _matured(self, j: int) -> datetime:
+        return self.at[j + 1] + duration(self.windows.label_delay)
+
+    def _looked(self, served: tuple[int, ...], matured: bool, tau: float) -> "_Looked":
+        """The newest window of those served, as the loop stores it."""
+        final = matured or not duration(self.windows.label_delay)
+        return self._once(("look", served, final, tau), lambda: self._look(served, final, tau))
+
+    def _look(self, served: tuple[int, ...], final: bool, tau: float) -> "_Looked":
+        c, j = served[-1], len(served) - 1
+        as_of = self._matured(j) if final else self.at[j + 1]
+        before = []
+        for i in range(j):
+            if self.window(i).num_rows:
+                looked = self._looked(served[: i + 1], self._matured(i) <= as_of, tau)
+                joined = looked.past.joined if i >= j - _JOINED else None
+                before.append(replace(looked.past, joined=joined))
+        seen = observe(
+            self._made(c).model,
+            self._reference(c),
+            self.window(j),
+            self._log(c, j),
+            artifact=_artifact(c),
+            start=self.at[j],
+            end=self.at[j + 1],
+            as_of=as_of,
+            columns=self.columns,
+            windows=self.windows,
+            policy=self.monitoring,
+            primary=self.metric,
+            tau=tau,
+            objectives=self.objectives,
+            before=before,
+            limit=self.limit,
+            seed=self.seed,
+        )
+        # Whoever is asked about refused rows is taken to let them pass.
+        signals = tuple(replace(s, key=seen.key, refused="") for s in seen.signals)
+        kept = past(seen.to_dict(profile="", joined=""), profile=seen.profile, joined=seen.joined)
+        return _Looked(signals=signals, past=kept)
+
+    def _log(self, c: int, j: int) -> pa.Table:
+        def make() -> pa.Table:
+            words: dict[str, Any] = {"columns": self.columns, "artifact": _artifact(c)}
+            return predict(self._made(c).model, self.window(j), None, version=c + 1, **words)
+
+        return self._once(("log", c, j), make)
+
+    def _reference(self, c: int) -> Reference:
+        made = self._made(c)
+        return self._once(
+            ("reference", c),
+            lambda: reference_of(
+                made.model,
+                made.cut.train,
+                made.cut.holdout,
+                version=c + 1,
+                artifact=_artifact(c),
+                columns=self.columns,
+                windows=self.windows,
+                learned_until=made.cut.holdout_start,
+                step=self.at[1] - self.at[0],
+            ),
         )
 
-    def _performance(self, c: int, j: int) -> Performance:
-        """The metric of window j as it was known `label_delay` after its end."""
 
-        def make() -> Performance:
-            by = self.at[j + 1] + duration(self.windows.label_delay)
-            rows = self._labelled(j, by=by)
-            if rows.num_rows < 20:
-                return unknown(self.metric.name, f"insufficient data: {rows.num_rows} labels")
-            model = self._made(c).model
-            units = clusters(rows[self.columns.time], self.windows.cluster)
-            try:
-                y, score = model.truth(rows).astype(np.float64), model.score(rows)
-                found = measure(y, score, units, self.metric, 0.95, self.seed)
-            except DataError as error:
-                return unknown(self.metric.name, str(error))
-            return replace(found, rows=rows.num_rows, labelled=rows.num_rows)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Looked:
+    """What a window left: signals for a decision, the rest for later windows."""
 
-        return self._once(("performance", c, j), make)
+    signals: tuple[WindowResult, ...]
+    past: Past
 
-    def _realised(self, c: int, j: int) -> WindowResult:
-        def make() -> WindowResult:
-            end = self.at[j + 1]
-            if not self.objectives:
-                assert self.limit is not None
-                found = self._performance(c, j)
-                return performance_result(found, metric=self.metric, limit=self.limit, ended_at=end)
-            measured = {
-                o.indicator: [w for i in range(c, j + 1) if (w := self._slo_window(c, i))]
-                for o in self.objectives
-            }
-            return slo_result(slo_states(self.objectives, measured, end), ended_at=end)
 
-        return self._once(("realised", c, j), make)
-
-    def _slo_window(self, c: int, i: int) -> SloWindow | None:
-        found = self._performance(c, i)
-        if found.value is None:
-            return None
-        return SloWindow(
-            start=self.at[i],
-            end=self.at[i + 1],
-            value=found.value,
-            lower=found.lower,
-            upper=found.upper,
-            confidence=found.confidence or 0.95,
-            samples=found.labelled,
-        )
-
-    def _estimated(self, c: int, j: int) -> WindowResult:
-        def make() -> WindowResult:
-            made, rows = self._made(c), self.window(j)
-            held = made.cut.holdout
-            time_column, unit = self.columns.time, self.windows.cluster
-
-            def learn() -> Any:
-                truth, score = made.model.truth(held), made.model.score(held)
-                return calibrate(truth, score, clusters=clusters(held[time_column], unit))
-
-            try:
-                known = self._once(("calibration", c), learn)
-                units = clusters(rows[time_column], unit)
-                score = made.model.score(rows)
-                found = estimate(known, score, metric=self.metric, clusters=units)
-            except EvaluationError as error:
-                found = unknown(self.metric.name, str(error))
-            assert self.limit is not None
-            told = performance_result(
-                found, metric=self.metric, limit=self.limit, ended_at=self.at[j + 1]
-            )
-            return replace(told, signal="estimated")
-
-        return self._once(("estimated", c, j), make)
-
-    def _drift(self, c: int, j: int, tau: float) -> list[WindowResult]:
-        def make() -> list[WindowResult]:
-            made, rows, end = self._made(c), self.window(j), self.at[j + 1]
-            names = [f.name for f in made.model.features]
-            reference, usual = self._once(("reference", c), lambda: self._reference(made, names))
-            now = self._once(
-                ("profile", c, j), lambda: profile(rows.select(names), edges_from=reference)
-            )
-            importance = made.model.importance() or None
-            features = drift(reference, now, importance=importance, tau=tau, past=usual)
-            # Scores of rows that the model learned from are surer than those of others.
-            before = pa.table({SCORE: made.model.score(made.cut.holdout)})
-            after = pa.table({SCORE: made.model.score(rows)})
-            scores = drift(before, after, tau=tau, predictions=[SCORE])
-            found = drift_results(features, ended_at=end)
-            return found + [w for w in drift_results(scores, ended_at=end) if w.signal == "scores"]
-
-        return self._once(("drift", c, j, tau), make)
-
-    def _reference(self, made: Fitted, names: Sequence[str]) -> tuple[Profile, Any]:
-        """The profile of the training rows, and how much it moves from step to step."""
-        train = made.cut.train
-        reference = profile(train.select(names))
-        step = self.at[1] - self.at[0]
-        times, start = train[self.columns.time], made.cut.train_start
-        past = []
-        while start < made.cut.holdout_start:
-            low, high = (scalar(t, times.type) for t in (start, start + step))
-            part = train.filter(pc.and_(pc.greater_equal(times, low), pc.less(times, high)))
-            if part.num_rows:
-                past.append(profile(part.select(names), edges_from=reference))
-            start += step
-        return reference, spreads(reference, past)
-
-    def _concept(self, c: int, j: int) -> WindowResult:
-        def make() -> WindowResult:
-            made = self._made(c)
-            metric = METRICS.get(_LOSS.get(made.model.task, ""))
-            breached, told = False, f"no loss is known for {made.model.task}"
-            if metric is not None and metric.per_row is not None:
-                parts = [self._labelled(i, by=self._matured(i)) for i in range(c, j + 1)]
-                after = pa.concat_tables(parts)
-                before = made.cut.holdout
-                try:
-                    found = loss_sequence(
-                        self._losses(made, metric, before),
-                        self._losses(made, metric, after),
-                        reference_clusters=self._units(before),
-                        clusters=self._units(after),
-                    )
-                    breached, told = found.drifted, found.reason
-                except (DataError, EvaluationError) as error:
-                    told = str(error)
-            return WindowResult(
-                key=f"c{c}w{j}",
-                ended_at=self.at[j + 1],
-                breached=breached,
-                reason=told,
-                signal="concept",
-            )
-
-        return self._once(("concept", c, j), make)
-
-    def _matured(self, i: int) -> datetime:
-        return self.at[i + 1] + duration(self.windows.label_delay)
-
-    def _units(self, rows: pa.Table) -> Any:
-        return clusters(rows[self.columns.time], self.windows.cluster)
-
-    def _losses(self, made: Fitted, metric: Metric, rows: pa.Table) -> Any:
-        assert metric.per_row is not None
-        truth = made.model.truth(rows).astype(np.float64)
-        return metric.per_row(truth, made.model.score(rows))
+def _artifact(c: int) -> str:
+    return f"challenger-{c}"
 
 
 def _featureless(labels: Any, rows: int, model: fit.Model) -> Any:
@@ -359,13 +258,6 @@ def _featureless(labels: Any, rows: int, model: fit.Model) -> Any:
         return np.full(rows, float(np.mean(labels)))
     shares = np.bincount(labels, minlength=len(model.classes)) / len(labels)
     return np.tile(shares, (rows, 1))
-
-
-def objectives_on(objectives: Sequence[Objective], metric: Metric) -> tuple[Objective, ...]:
-    """The product objectives that hold a threshold against the metric: those a replay can judge."""
-    return tuple(
-        o for o in objectives if o.product and o.metric == metric.name and o.value is not None
-    )
 
 
 def instants(

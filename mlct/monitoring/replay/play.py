@@ -13,10 +13,11 @@ from mlct.data.window import instants as check_columns
 from mlct.errors import DataError, EvaluationError, SpecError
 from mlct.evaluation.gate import GatePolicy
 from mlct.evaluation.metric import Metric
-from mlct.monitoring.replay.history import History, instants, objectives_on
+from mlct.monitoring.policy import MonitoringPolicy
+from mlct.monitoring.replay.history import History, instants
 from mlct.monitoring.replay.result import ORACLE, SCHEDULED, STATIC, Replay, Step, Track
 from mlct.monitoring.slo import Objective
-from mlct.monitoring.trigger import RetrainPolicy, TriggerDecision, WindowResult, decide_trigger
+from mlct.monitoring.trigger import RetrainPolicy, TriggerDecision, decide_trigger
 
 Due = Callable[[int, "_State"], TriggerDecision | None]
 
@@ -26,6 +27,7 @@ class _State:
     """Where a track stands."""
 
     champion: int = 0
+    served: list[int] = field(default_factory=list)
     retrained: list[datetime] = field(default_factory=list)
     refused: int = 0
 
@@ -42,6 +44,7 @@ def replay(
     start: datetime | None = None,
     objectives: Sequence[Objective] = (),
     limit: float | None = None,
+    monitoring: MonitoringPolicy | None = None,
     seed: int = 0,
 ) -> Replay:
     """Play `policies` over a feature table, by the code of the real loop, touching nothing.
@@ -52,9 +55,9 @@ def replay(
     challenger is cut, fitted and judged, and what passes the gate is live at once. A model, a
     score and a verdict are computed once for all policies.
 
-    "realised" is judged by the `objectives` on the gate's first primary metric, else by `limit`,
-    a value of that metric; "estimated" by `limit`, for classifiers. Drift is shown against the
-    champion's training rows at `RetrainPolicy.max_psi`, weighted by its importance. Rules of the
+    Windows are as long as a step, and observed by `mlct.monitoring.observe` as `monitoring` says.
+    "realised" is judged by the product `objectives`, else, as "estimated", by `limit`: a value of
+    the gate's first primary metric, by default what the champion's holdout showed. Rules of the
     gate on measured values (latency) are left out, a cron `schedule` is not played: compare with
     "scheduled". Raises DataError and SpecError.
     """
@@ -78,11 +81,12 @@ def replay(
         estimator=estimator,
         gate=gate,
         metric=metric,
-        objectives=objectives_on(objectives, metric),
+        monitoring=monitoring or MonitoringPolicy(),
+        objectives=objectives,
         limit=limit,
         seed=seed,
     )
-    _check(history, policies)
+    _check(history)
     worth = primary.min_effect
     always = TriggerDecision(retrain=True, cause="schedule", reason="each step", signal="schedule")
     due: dict[str, Due] = {
@@ -108,7 +112,7 @@ def _start(data: pa.Table, columns: Columns, windows: Windows) -> datetime:
     return first + learn + duration(windows.holdout) + duration(windows.label_delay)
 
 
-def _check(history: History, policies: Mapping[str, RetrainPolicy]) -> None:
+def _check(history: History) -> None:
     if len(history.at) < 3:
         raise DataError(
             f"from {history.at[0]:%Y-%m-%d} on there are {len(history.at) - 1} whole steps",
@@ -122,25 +126,13 @@ def _check(history: History, policies: Mapping[str, RetrainPolicy]) -> None:
             expected="training rows and a holdout before the start",
             fix="Begin later, or take shorter windows",
         )
-    for name, policy in policies.items():
-        blind = {"realised", "estimated"} & set(policy.on)
-        if history.limit is None and (
-            "estimated" in blind or (set(policy.on) <= {"realised", "age"} and not policy.max_age)
-        ):
-            if "estimated" not in blind and history.objectives:
-                continue
-            raise SpecError(
-                f"policy {name!r} listens to {', '.join(policy.on)}, and nothing is promised of "
-                f"{history.metric.name}",
-                expected="limit=, or a product objective on that metric",
-            )
 
 
 def _by(history: History, policy: RetrainPolicy) -> Due:
     """A policy's own decision at an instant, from what was known then."""
 
     def asks(k: int, state: _State) -> TriggerDecision:
-        known: list[WindowResult] = history.results(state.champion, k, policy.on, policy.max_psi)
+        known = history.results(state.served, policy.max_psi)
         made = history.fitted(state.champion)
         assert not isinstance(made, str)
         return decide_trigger(
@@ -198,6 +190,7 @@ def _play(history: History, name: str, asks: Due, worth: float) -> Track:
             state.champion = k if passed else state.champion
         elif better is not None:
             missed += better > worth
+        state.served.append(state.champion)
         values.append(history.value(state.champion, k))
     made = [s for s in spent if not isinstance(s, str)]
     return Track(

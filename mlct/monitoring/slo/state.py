@@ -286,7 +286,8 @@ def _because(objective: Objective, fired: RuleState, unit: str) -> str:
     rule = fired.rule
     miss = _missed(objective)
     if rule.kind == "sustained":
-        return f"{fired.bad} of the last {rule.n} {unit} {miss}, the newest too"
+        bad = f"{fired.bad} of the last {rule.n} {unit} {miss}, the newest too"
+        return f"{bad} (rule {rule.k} of {rule.n})"
     if rule.kind == "cusum":
         return f"evidence of {fired.sum:.1f} has gathered that it is {miss} (fires above {FIRES:g})"
     assert rule.long is not None

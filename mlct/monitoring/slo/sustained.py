@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import accumulate
 from math import isfinite, log
+from numbers import Integral, Real
+from typing import Any
 
 from mlct.errors import DataError
 
@@ -39,25 +42,39 @@ def sustained_breach(
     >>> sustained_breach([0.91, 0.90, 0.86, 0.85, 0.84], floor=0.88, window=2, consecutive=2)
     SustainedBreach(day=4, longest_run=2)
 
-    Raises DataError on an infinite value, a floor that is no number, or counts below 1.
+    Raises DataError on a value or a floor that is no finite number, and on counts below 1.
     """
-    if not isfinite(floor):
+    least = _number("floor", floor)
+    if least is None:
         raise DataError(f"floor is {floor!r}", expected="a finite number")
     for name, count in (("window", window), ("consecutive", consecutive)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise DataError(f"{name} is {count!r}", expected="a whole number from 1 on")
-    numbers = [None if v is None or v != v else float(v) for v in values]
-    if infinite := [i for i, v in enumerate(numbers) if v is not None and not isfinite(v)]:
-        raise DataError(f"value {infinite[0]} is {values[infinite[0]]!r}", expected="finite values")
+    try:
+        told = list(values)
+    except TypeError as error:
+        raise DataError(f"the values are {values!r}", expected="one number a day") from error
+    numbers = [_number(f"value {i}", value) for i, value in enumerate(told)]
     day, run, longest = None, 0, 0
     for i in range(window - 1, len(numbers)):
         known = [v for v in numbers[i - window + 1 : i + 1] if v is not None]
-        below = not known or sum(known) / len(known) < floor
+        below = not known or sum(known) / len(known) < least
         run = run + 1 if below else 0
         longest = max(longest, run)
         if day is None and run >= consecutive:
             day = i
     return SustainedBreach(day=day, longest_run=longest)
+
+
+def _number(name: str, value: Any) -> float | None:
+    """A finite number; None for one that is missing: None, NaN, or what pandas calls NA."""
+    if value is None or str(value) in ("nan", "<NA>", "NaT"):
+        return None
+    if hasattr(value, "as_py"):  # of Arrow
+        return _number(name, value.as_py())
+    if not isinstance(value, Real | Decimal) or not isfinite(value):
+        raise DataError(f"{name} is {value!r}", expected="a finite number, None where missing")
+    return float(value)
 
 
 def cusum(evidence: Iterable[float]) -> list[float]:

@@ -27,7 +27,7 @@ class RetrainPolicy:
     """
 
     schedule: str | None = None
-    max_psi: float = 0.25
+    max_psi: float = 0.02
     breaches: int = 1
     of: int = 1
     cooldown: str = "1d"

@@ -1,6 +1,6 @@
 """What the monitoring rooms found in a window, as results that a trigger decides on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -18,30 +18,31 @@ FLOOR = 0.1
 
 
 def drift_results(
-    report: "DriftReport", *, ended_at: datetime, floor: float = FLOOR
+    report: "DriftReport",
+    *,
+    ended_at: datetime,
+    before: Sequence[Mapping[str, str]] = (),
+    sustained: tuple[int, int] = (1, 1),
+    floor: float = FLOOR,
 ) -> list[WindowResult]:
     """The signals "drift" (features) and, where the report has predictions, "scores".
 
-    Features breach when those that moved carry at least `floor` of the importance; columns that are
-    broken do not count: training again would not mend them.
+    They follow `decide_drift`: what moved must do so in `sustained[0]` of `sustained[1]` windows,
+    where `before` is the status of each column in the windows before, oldest first. Features breach
+    when those that moved carry at least `floor` of the importance; columns that are broken do not
+    count: training again would not mend them.
     """
-    moved = [c for c in report.columns.values() if c.drifted and not c.broken]
-    features = [c for c in moved if not c.prediction]
-    weight = sum(c.importance for c in features)
-    found = [
-        _result(
-            "drift",
-            ended_at,
-            bool(features) and weight >= floor,
-            f"{weight:.0%} of importance moved: {report.reason}" if features else report.reason,
-            tuple(c.name for c in features),
-        )
-    ]
-    scores = [c for c in report.columns.values() if c.prediction]
+    from mlct.monitoring.drift import decide_drift  # it loads scipy
+
+    breaches, of = sustained
+    said = decide_drift([report], before=before, breaches=breaches, of=of, floor=floor)
+    scores = [n for n, c in report.columns.items() if c.prediction]
+    features = tuple(n for n in said.columns if n not in scores)
+    breached = bool(features) and said.weight >= floor
+    found = [_result("drift", ended_at, breached, said.reason, features)]
     if scores:
-        worst = next((c for c in scores if c in moved), scores[0])
-        names = tuple(c.name for c in scores if c in moved)
-        found.append(_result("scores", ended_at, bool(names), worst.reason, names))
+        names = tuple(n for n in said.columns if n in scores)
+        found.append(_result("scores", ended_at, bool(names), said.reason, names))
     return found
 
 
@@ -57,22 +58,29 @@ def slo_result(states: Sequence["SloState"], *, ended_at: datetime) -> WindowRes
 
 
 def performance_result(
-    found: "Performance", *, metric: "Metric", limit: float, ended_at: datetime
+    found: "Performance",
+    *,
+    metric: "Metric",
+    limit: float,
+    ended_at: datetime,
+    promised: bool = True,
 ) -> WindowResult:
     """The signal "realised" or "estimated": the metric is surely on the wrong side of `limit`.
 
-    Surely: its bound towards the limit is beyond it too. What is not known breaches nothing.
+    Surely: its bound towards the limit is beyond it too. What is not known breaches nothing. A
+    limit that nobody `promised` is what the holdout showed.
     """
     value = found.upper if metric.bigger_is_better else found.lower
     value = found.value if value is None else value
     breached = value is not None and metric.sign * (value - limit) < 0
     shown = "is not known" if found.value is None else f"is {found.value:.4g}"
     side = "at least" if metric.bigger_is_better else "at most"
+    wanted = f"{side} {limit:g} is wanted" if promised else f"the holdout showed {side} {limit:.3g}"
     return _result(
         "estimated" if found.kind == "estimated" else "realised",
         ended_at,
         breached,
-        f"{found.metric} {shown} ({side} {limit:g} is wanted): {found.reason}",
+        f"{found.metric} {shown} ({wanted}): {found.reason}",
         (found.metric,) if breached else (),
     )
 

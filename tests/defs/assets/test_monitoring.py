@@ -79,7 +79,7 @@ def detail(world: Any, place: int = -1) -> dict[str, Any]:
 
 
 def drifted(trips: Any, shift: float = 3.0) -> Any:
-    """The forty days, and twelve more in which every trip is longer."""
+    """The forty days, and a fortnight more in which every trip is longer."""
     return pa.concat_tables([trips(), trips(14, first=40, shift=shift)])
 
 
@@ -100,6 +100,8 @@ def test_every_signal_is_a_check_with_its_numbers(live, check, made):
     assert found["estimated_performance"].metadata["roc_auc"].value == pytest.approx(
         value["roc_auc"].value, abs=0.1
     )
+    gap = found["estimated_performance"].metadata["realised less estimated"].value
+    assert gap == pytest.approx(0, abs=0.1)
     assert found["labels"].metadata["labelled"].value == 1
     shown = made(done, "monitoring")
     assert shown["rows"] == 7 * 60
@@ -110,10 +112,19 @@ def test_every_signal_is_a_check_with_its_numbers(live, check, made):
 
 def test_rows_that_moved_are_a_warning_that_names_the_feature(live, trips, check):
     live.feed(drifted(trips))
+    first = monitor(live, "2024-02-13")
+    found = check(first, "feature_drift")
+    assert found.passed
+    assert found.description.startswith(
+        "moved in this window, not yet in 2 of 3: 1 of 4 columns: distance moved"
+    )
+    assert check(first, "score_drift").passed
     done = monitor(live)
     found = check(done, "feature_drift")
     assert (found.passed, found.severity) == (False, WARN)
-    assert found.description.startswith("100% of importance moved: 1 of 4 columns: distance moved")
+    assert found.description.startswith(
+        "100% of importance moved in 2 of 3 windows: distance moved"
+    )
     assert "threshold" in found.description
     assert not check(done, "score_drift").passed
     assert kept(live)[-1]["max_psi"] > 0.25
@@ -135,7 +146,8 @@ def test_a_reference_of_earlier_windows_lets_what_moved_settle(live, trips, chec
     done = [monitor(live, day) for day in ("2024-02-13", "2024-02-20", "2024-02-27")]
     assert made(done[0], "monitoring")["compared_with"].endswith("window is known yet")
     assert made(done[1], "monitoring")["compared_with"] == f"1 {choice} windows"
-    assert [check(d, "feature_drift").passed for d in done] == [False, True, True]
+    found = [detail(live, i)["columns"]["distance"]["status"] for i in range(3)]
+    assert found == ["drifted", "ok", "ok"]
 
 
 def test_a_feature_that_is_gone_is_told_although_nothing_can_be_scored(live, trips, check):
@@ -212,11 +224,17 @@ def test_rows_that_it_learned_from_say_nothing_of_how_it_does(live, check):
 
 
 def test_a_window_that_was_seen_is_not_counted_twice(live, trips):
-    for rows in (trips(), trips(), drifted(trips)):
-        live.feed(rows)
-        monitor(live)
-    breached = [[s["breached"] for s in w["signals"] if s["signal"] == "drift"] for w in kept(live)]
-    assert breached == [[False], [True]]
+    days = ("2024-02-02", "2024-02-02", "2024-02-13", "2024-02-13")
+    live.feed(drifted(trips))
+    for day in days:
+        monitor(live, day)
+
+    def breached() -> list[list[bool]]:
+        return [[s["breached"] for s in w["signals"] if s["signal"] == "drift"] for w in kept(live)]
+
+    assert breached() == [[False], [False]]
+    monitor(live, "2024-02-20")
+    assert breached() == [[False], [False], [True]]
 
 
 def test_windows_measured_out_of_order_are_kept_in_order(live):
@@ -357,6 +375,9 @@ def test_objectives_that_are_missed_open_an_incident_and_close_it_when_met(live,
     found = check(done, "objectives")
     assert (found.passed, found.severity) == (False, ERROR)
     assert found.metadata["late-auc: budget spent"].value > 1
+    estimated = check(done, "estimated_performance")
+    assert not estimated.passed, "as the estimate says too"
+    assert "(at least 0.95 is wanted)" in estimated.description
     (opened,) = live.records("incident")
     assert (opened["kind"], opened["episode"]) == ("slo", "late-auc")
     assert not opened["pages"], "history wakes nobody"
@@ -378,6 +399,8 @@ def test_an_objective_that_a_window_breaches_may_take_the_version_out(live):
     live.declare(slos=PROMISED)
     monitor(live, "2024-02-02")
     assert decided().roll_back
+    assert kept(live)[-1]["values"]["slo_breaches"] == [1, 60], "labels of the newest day"
+    assert not stored_signals(live.home, "late", "eu", policy)["slo_breaches"], "other rows"
     monitor(live, "2024-02-09", as_of="2024-02-05T01:00")
     assert kept(live)[-1]["values"]["slo_breaches"][0] is None
     assert decided().roll_back, "a window whose labels are not there yet hides none before it"
@@ -474,6 +497,66 @@ def test_what_others_report_judges_an_objective_of_infrastructure(live, check):
     assert (
         "nothing was measured" not in check(monitor(live, "2024-02-02"), "objectives").description
     )
+
+
+def test_the_timeline_marks_when_the_ledger_says_that_the_slot_moved(live, monkeypatch):
+    from mlct.defs.assets import monitoring
+    from mlct.monitoring import plot
+
+    drawn: list[Any] = []
+    whole = plot.timeline
+    monkeypatch.setattr(
+        plot, "timeline", lambda *a, **w: drawn.append(w["moves"]) or whole(*a, **w)
+    )
+    (move,) = monitoring._moves(live.home, live.spec)
+    (record,) = live.home.ledger.records(kind="promotion", model="late")
+    assert move == (datetime.fromisoformat(record.recorded_at), "version 1")
+    told = [
+        (datetime(2024, 2, day, 12, tzinfo=UTC), words)
+        for day, words in ((1, "version 1"), (3, "rollback to 1"), (8, "version 2"))
+    ]
+    monkeypatch.setattr(monitoring, "_moves", lambda *_: told)
+    monitor(live, "2024-02-02")
+    assert drawn == [told[:2]], "that of the 8th is after the window"
+
+
+def test_history_that_is_measured_afterwards_marks_where_versions_change(
+    live, boosted, trips, monkeypatch
+):
+    from mlct.monitoring import plot
+
+    drawn: list[Any] = []
+    whole = plot.timeline
+    monkeypatch.setattr(
+        plot, "timeline", lambda *a, **w: drawn.append(w["moves"]) or whole(*a, **w)
+    )
+    monitor(live, "2024-02-02")
+    live.declare(estimator=boosted)
+    assert live.retrain().success
+    live.approve(2)
+    assert live.promote(2).success
+    live.feed(pa.concat_tables([trips(), trips(14, first=40)]))
+    monitor(live, "2024-02-13")
+    assert drawn == [[], [(datetime(2024, 2, 12, tzinfo=UTC), "version 2")]]
+
+
+def test_the_bias_and_the_gap_of_a_regression_are_numbers_of_its_checks():
+    from mlct.defs.assets.monitoring import display
+    from tests.monitoring import test_observe as observed
+
+    world = "regression", *observed.made("regression")
+    seen = observed.look(world, observed.rows(60, 7, "regression"), 60)
+    assert "residual_bias" in display._realised(seen).metadata
+    assert "realised less estimated" in display._estimated(seen).metadata
+
+
+@pytest.mark.parametrize("name", ["predictions", "monitoring"])
+def test_a_window_that_nobody_measures_is_late(live, name):
+    definitions = mlct.build_definitions(live.spec)
+    asset = definitions.get_assets_def(dg.AssetKey(["late", name]))
+    (policy,) = (s.freshness_policy for s in asset.specs)
+    assert policy is not None
+    assert policy.fail_window.to_timedelta() > policy.warn_window.to_timedelta() > timedelta(days=7)
 
 
 @pytest.mark.parametrize("fixture", ["trained", "live"])

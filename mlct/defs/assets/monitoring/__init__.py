@@ -29,6 +29,7 @@ from mlct.monitoring.observe.log import served_by, within
 from mlct.monitoring.observe.observation import Past, past
 from mlct.monitoring.slo import SloWindow
 from mlct.release.ledger import instant
+from mlct.release.ledger.statement import MOVES
 from mlct.release.slot import live
 from mlct.spec import ModelSpec
 from mlct.training import fit
@@ -99,7 +100,7 @@ def build_monitoring(spec: ModelSpec) -> dg.AssetsDefinition:
         stored = _keep(mlct, spec, seen, context.run.run_id)
         if not config.as_of:
             tell(home, spec, seen, newest=seen.end >= max(parse_instant(w["end"]) for w in stored))
-        return display.result(spec, seen, [c for c, _ in details])
+        return display.result(spec, seen, [c for c, _ in details], _moves(home, spec))
 
     return monitoring
 
@@ -111,6 +112,16 @@ def windows_kept(mlct: MlctHome, spec: ModelSpec) -> list[dict[str, Any]]:
     except DataError:  # the first window ever
         return []
     return windows
+
+
+def _moves(home: Home, spec: ModelSpec) -> list[tuple[datetime, str]]:
+    """When the slot went where, oldest first."""
+    moves = home.ledger.records(kind=MOVES, model=spec.name, slot=f"{spec.name}@{spec.slot}")
+    words = {"promotion": "version {}", "rollback": "rollback to {}"}
+    return [
+        (parse_instant(r.recorded_at), words[r.kind].format(r.predicate["version"]))
+        for r in moves[::-1]
+    ]
 
 
 def _calendar(spec: ModelSpec) -> str:
@@ -254,6 +265,7 @@ def _keep(mlct: MlctHome, spec: ModelSpec, seen: Observation, run: str) -> list[
     window = {
         "key": seen.key,
         "calendar": _calendar(spec),
+        "slot": spec.slot,
         "champion": seen.version,
         "start": instant(seen.start),
         "end": instant(seen.end),
@@ -262,7 +274,7 @@ def _keep(mlct: MlctHome, spec: ModelSpec, seen: Observation, run: str) -> list[
         "values": {
             p.metric: [p.value, p.labelled or p.rows] for p in (*seen.realised, *seen.behaviour)
         }
-        | {SLO_BREACHES: [seen.slo_breaches, seen.rows]},
+        | {SLO_BREACHES: [seen.slo_breaches, seen.slo_samples]},
         "until": instant(first.until) if first.until is not None else None,
         "detail": store.put(canonical(detail)),
         "signals": [

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from mlct.monitoring import plot
 from mlct.monitoring.observe import Observation
 from mlct.monitoring.observe.observation import columns_of
 from mlct.monitoring.performance import Performance
+from mlct.monitoring.trigger import refusal
 from mlct.spec import ModelSpec
 
 CHECKS = {
@@ -63,9 +65,13 @@ def nothing(spec: ModelSpec, why: str) -> dg.MaterializeResult:
 
 
 def result(
-    spec: ModelSpec, seen: Observation, before: Sequence[Mapping[str, Any]]
+    spec: ModelSpec,
+    seen: Observation,
+    before: Sequence[Mapping[str, Any]],
+    moves: Sequence[tuple[datetime, str]],
 ) -> dg.MaterializeResult:
-    """The window, its checks, and pictures of it and the windows `before` (as they were kept)."""
+    """The window, its checks, and pictures of it and the windows `before` (as they were kept);
+    `moves` are when the slot went to which version."""
     first = seen.realised[0]
     shown: dict[str, Any] = {
         "window": f"[{seen.start:%Y-%m-%d %H:%M}, {seen.end:%Y-%m-%d %H:%M}) UTC",
@@ -73,7 +79,7 @@ def result(
         "rows": seen.rows,
         "compared_with": seen.compared_with,
         "labels": seen.labels.reason,
-        **_pictures(spec, seen, before),
+        **_pictures(spec, seen, before, moves),
         "performance": _performances((*seen.realised, seen.estimated, *seen.behaviour)),
         "objectives": _objectives(seen),
         "drift": _columns(seen),
@@ -110,14 +116,18 @@ def _drift(seen: Observation) -> dg.AssetCheckResult:
     if seen.rule is not None:
         numbers["false alarm rate"] = seen.rule.any_false_alarm
         return _check(DRIFT, not seen.rule.moved, signal.reason, numbers)
-    return _check(DRIFT, not (report is not None and report.drifted), signal.reason, numbers)
+    # What broke does not wait for a second window.
+    broken = refusal(drift=report)
+    return _check(DRIFT, not (signal.columns or broken), signal.reason, numbers)
 
 
 def _scores(seen: Observation) -> dg.AssetCheckResult:
     if seen.scores is None:
         return _check(SCORES, True, "no row of the window has a score", {})
-    found = {f"psi {c.name}": c.psi for c in seen.scores.columns.values()}
-    return _check(SCORES, not seen.scores.drifted, seen.scores.reason, found)
+    columns, signal = seen.scores.columns.values(), seen.signal("scores")
+    broken = any(c.drifted and c.broken for c in columns)
+    found = {f"psi {c.name}": c.psi for c in columns}
+    return _check(SCORES, not (signal.breached or broken), signal.reason, found)
 
 
 def _numbers(found: Performance, limit: float | None) -> dict[str, float | None]:
@@ -132,7 +142,8 @@ def _realised(seen: Observation) -> dg.AssetCheckResult:
     if signal is not None and signal.breached:
         said = f"{signal.reason}; {said}"
     passed = signal is None or not signal.breached
-    return _check(REALISED, passed, said, _numbers(first, seen.limit))
+    numbers = {p.metric: p.value for p in seen.realised[1:]} | _numbers(first, seen.limit)
+    return _check(REALISED, passed, said, numbers)
 
 
 def _said(found: Performance) -> str:
@@ -189,7 +200,10 @@ def _slos(seen: Observation) -> dg.AssetCheckResult:
     for state in seen.slos:
         numbers[f"{state.name}: budget spent"] = state.consumed
         numbers[f"{state.name}: burn rate"] = state.burn_rate
-    said = "; ".join(s.reason for s in bad or seen.slos) or "ModelSpec.slos promises nothing"
+    said = (
+        "; ".join(s.reason for s in bad or seen.slos)
+        or "no objectives are declared (ModelSpec.slos)"
+    )
     severity = _ERROR if any(s.pages for s in bad) else _WARN
     return _check(OBJECTIVES, not bad, said, numbers, severity)
 
@@ -285,11 +299,14 @@ def _objectives(seen: Observation) -> dg.MetadataValue:
 
 
 def _pictures(
-    spec: ModelSpec, seen: Observation, before: Sequence[Mapping[str, Any]]
+    spec: ModelSpec,
+    seen: Observation,
+    before: Sequence[Mapping[str, Any]],
+    moves: Sequence[tuple[datetime, str]],
 ) -> dict[str, Any]:
     metric = spec.gate.primaries[0].of_metric
-    windows = [{"end": parse_instant(w["end"]), "columns": w["columns"]} for w in before]
-    windows.append({"end": seen.end, "columns": columns_of(seen)})
+    windows = [{"start": parse_instant(w["start"]), "columns": w["columns"]} for w in before]
+    windows.append({"start": seen.start, "columns": columns_of(seen)})
     drawn = {"drift_map": plot.heat_map(windows)}
     told = [Performance.from_dict(p) for w in before for p in w["performances"]]
     told += [*seen.realised, seen.estimated]
@@ -299,7 +316,9 @@ def _pictures(
         [p for p in told if p.metric == metric.name],
         limit=seen.limit,
         bigger_is_better=metric.bigger_is_better,
-        moves=[(b[0], f"version {b[1]}") for a, b in pairwise(served) if a[1] != b[1]],
+        # History that is measured afterwards was served by what is live now.
+        moves=[m for m in moves if m[0] < seen.end]
+        or [(b[0], f"version {b[1]}") for a, b in pairwise(served) if a[1] != b[1]],
     )
     if seen.profile is not None and seen.drift is not None:
         columns = list(seen.drift.columns.values())[:_PANELS]
