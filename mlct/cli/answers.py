@@ -85,6 +85,7 @@ def status(ledger: Ledger, slot: str) -> list[dict[str, Any]]:
                 "approved_by": current.record.predicate["approvers"],
                 "trained_until": trained["train_end"],
                 "rollback_target": rollback_target(ledger, current),
+                "quarantined": quarantined(ledger, model).get(current.version),
             }
         rows.append(row | {"waits_for_approval": waiting(ledger, model, slot)})
     return rows
@@ -111,7 +112,9 @@ def status_text(rows: list[dict[str, Any]], slot: str) -> str:
         [
             {
                 "MODEL": row["model"],
-                "LIVE": f"version {row['version']}" if row["version"] else "nothing",
+                # Another slot's rollback took it out there.
+                "LIVE": (f"version {row['version']}" if row["version"] else "nothing")
+                + " (quarantined)" * bool(row.get("quarantined")),
                 "SINCE (UTC)": _time(row.get("since", "")),
                 "BY": row.get("by", ""),
                 "APPROVED BY": ", ".join(row.get("approved_by", [])),

@@ -12,6 +12,7 @@ import pytest
 
 import mlct
 from mlct.errors import RegistryError
+from mlct.release.ledger import statement
 from mlct.training.recipe import Code
 
 COMMANDS = (
@@ -47,6 +48,16 @@ def test_status_says_what_is_live_and_what_waits(succeeded, trained):
     (row,) = answer(trained, "status")
     assert (row["version"], row["waits_for_approval"]) == (None, [1])
     assert "nothing" in trained.mlct("status")[1]
+
+
+def test_status_says_that_another_slot_took_out_what_is_live_here(succeeded):
+    ledger = succeeded.home.ledger
+    says = {"model": "late", "slot": "eu", "version": 2, "reason": "bad"}
+    (artifact,) = {t["artifact"] for t in succeeded.records("training") if t["version"] == 2}
+    ledger.append(statement("quarantine", {"artifact": artifact}, says), actor="test")
+    (row,) = answer(succeeded, "status")
+    assert (row["version"], row["quarantined"]) == (2, "bad")
+    assert "version 2 (quarantined)" in succeeded.mlct("status")[1]
 
 
 def test_what_was_judged_against_an_older_champion_waits_no_more(live, boosted, spec):
