@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from benchmarks.sshsig_mutants import security_key
+from benchmarks import sshsig_mutants
+from mlct.data.digest import canonical
 from mlct.errors import ApprovalInvalid
 from mlct.release.approval import policy, signature
 from mlct.release.approval.approvers import Tier, parse
@@ -124,7 +125,7 @@ def test_who_may_sign_is_asked_of_the_time_of_the_signature(put_forward):
 
 
 def test_where_a_tier_demands_security_keys_so_does_a_change(put_forward):
-    sign = security_key("sk-ssh-ed25519@openssh.com")
+    sign = sshsig_mutants.security_key("sk-ssh-ed25519@openssh.com")
     plain = put_forward.keys["ana"].with_suffix(".pub").read_text().strip()
     both = {"keys": [plain, sign(b"").public]}
     put_forward.change_approvers(tiers={"high": {"touch": True}}, ana=both)
@@ -132,6 +133,21 @@ def test_where_a_tier_demands_security_keys_so_does_a_change(put_forward):
     for name, said in (("ben", "may not change"), ("ana", "expected a security key|ssh-ed25519")):
         with pytest.raises(ApprovalInvalid, match=said):
             put_forward.change_approvers(name, tiers=WEAK)
+
+
+def test_a_security_key_changes_what_demands_it(put_forward, monkeypatch):
+    """The key is made in software: ssh-keygen would ask a real one."""
+    monkeypatch.setattr(sshsig_mutants, "NAMESPACE", policy.NAMESPACE)
+    sign = sshsig_mutants.security_key("sk-ssh-ed25519@openssh.com")
+    put_forward.change_approvers(tiers={"high": {"touch": True}}, ana={"keys": [sign(b"").public]})
+    current = policy.in_force(put_forward.ledger)
+    put_forward.edit_approvers(tiers=WEAK, ana={"keys": [sign(b"").public]})
+    says = policy._statement(put_forward.approvers, current, "ana", "")
+    body = canonical(says)
+    for flags in (0, 1):
+        signed = sign(body, flags=flags).armored
+        put_forward.ledger.append(says, actor="ana", signature=signed, body=body)
+        assert (policy.in_force(put_forward.ledger) != current) == bool(flags)
 
 
 def test_two_who_sign_the_same_file_at_once_have_both_signed(put_forward, monkeypatch):
