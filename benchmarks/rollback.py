@@ -233,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     by_event = [f"event_{n}" for n in range(options.runs)]
     by_sensor = [f"sensor_{n}" for n in range(options.daemon)]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         root = made(Path(name), [*by_event, *by_sensor])
         lowest = floor(root, by_event[0])
         print(f"{'floor':14} alias moved and files read {lowest:.4f} s")
