@@ -30,7 +30,12 @@ class Violation:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.column} {self.rule} saw {self.observed}"
+        return in_words(asdict(self))
+
+
+def in_words(violation: Mapping[str, Any]) -> str:
+    """A violation, also as the ledger keeps it."""
+    return f"{violation['column']} {violation['rule']} saw {violation['observed']}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

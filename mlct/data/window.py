@@ -196,6 +196,14 @@ def data_end(data: "ds.Dataset", columns: Columns, windows: Windows) -> datetime
     return newest + late
 
 
+def labelled(label: pa.ChunkedArray) -> Any:
+    """Which rows have a label: not null, nor NaN."""
+    known = pc.is_valid(label)
+    if pa.types.is_floating(label.type):
+        known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(label), True)))
+    return known
+
+
 def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: datetime) -> Cut:
     """Cut `data` at `as_of` into training rows and holdout rows whose labels had matured by then.
 
@@ -212,10 +220,7 @@ def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: dateti
     # As plain rows: a dictionary would keep values of rows that are left out.
     rows = plain_rows(rows).sort_by([(columns.time, "ascending"), (columns.id, "ascending")])
 
-    label = rows[columns.label]
-    known = pc.is_valid(label)
-    if pa.types.is_floating(label.type):
-        known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(label), True)))
+    known = labelled(rows[columns.label])
     if columns.label_time:
         instant = rows[columns.label_time]
         in_time = pc.fill_null(pc.less_equal(instant, scalar(as_of, instant.type)), False)
@@ -231,12 +236,12 @@ def cut(data: "ds.Dataset", columns: Columns, windows: Windows, *, as_of: dateti
     ) -> tuple[pa.Table, dict[str, int]]:
         keep = rows.filter(pc.and_(mask, mature)).combine_chunks()
         total = pc.sum(mask).as_py() or 0
-        labelled = pc.sum(pc.and_(mask, ever)).as_py() or 0
+        ever_known = pc.sum(pc.and_(mask, ever)).as_py() or 0
         counts = {
             "rows": total,
             "matured": keep.num_rows,
-            "pending": labelled - keep.num_rows,
-            "unlabelled": total - labelled,
+            "pending": ever_known - keep.num_rows,
+            "unlabelled": total - ever_known,
         }
         window = f"the {name} window [{start:%Y-%m-%d %H:%M}, {end:%Y-%m-%d %H:%M}) UTC has"
         if not total:

@@ -21,6 +21,28 @@ TRIGGER_TAG = "mlct/trigger"
 HUMAN_ONLY_TAG = "mlct/human_only"
 #: Who launched a run, where a coordinator puts it: the tag that Dagster's own cloud uses.
 PERSON_TAG = "user"
+#: The cause of a scheduled retrain.
+SCHEDULE = "schedule"
+#: Tags that Dagster puts on runs that no person launched by hand. Present, they prove automation;
+#: their absence proves nothing, so the authority is the signatures.
+AUTOMATION_TAGS = frozenset(
+    {
+        "dagster/sensor_name",
+        "dagster/schedule_name",
+        "dagster/tick",
+        "dagster/run_key",
+        "dagster/backfill",
+        "dagster/auto_materialize",
+        "dagster/from_automation_condition",
+        "dagster/asset_evaluation_id",
+        "dagster/auto_observe",
+        ".dagster/scheduled_execution_time",
+        "dagster/partition_set",
+        "dagster/retry_number",
+        "dagster/parent_run_id",
+        "dagster/root_run_id",
+    }
+)
 
 
 def key(spec: ModelSpec, name: str) -> dg.AssetKey:

@@ -5,7 +5,7 @@ import dagster as dg
 from mlct.data.window import parse_instant
 from mlct.defs.assets.monitoring import windows_kept
 from mlct.defs.assets.windows import windows_of
-from mlct.defs.names import CAUSE_TAG, REASON_TAG
+from mlct.defs.names import CAUSE_TAG, REASON_TAG, SCHEDULE
 from mlct.defs.resources import MlctHome
 from mlct.release.ledger import instant
 from mlct.spec import ModelSpec
@@ -33,7 +33,7 @@ def schedules(
                 name=f"{spec.name}_retrain_schedule",
                 job_name=f"{spec.name}_retrain",
                 cron_schedule=spec.retrain.schedule,
-                tags={CAUSE_TAG: "schedule", REASON_TAG: f"schedule {spec.retrain.schedule}"},
+                tags={CAUSE_TAG: SCHEDULE, REASON_TAG: f"schedule {spec.retrain.schedule}"},
                 default_status=default_status,
             )
         )

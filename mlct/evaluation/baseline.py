@@ -1,4 +1,4 @@
-"""What every model must beat: saying again what was seen last."""
+"""What every model must beat: saying what is usual, or again what was seen last."""
 
 from typing import Any
 
@@ -6,6 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mlct.errors import EvaluationError
+
+
+def featureless(y_train: Any, rows: int, classes: int = 0) -> npt.NDArray[np.float64]:
+    """What a model without features says of `rows` rows: the training rows' mean label, or the
+    share of each of several `classes`.
+
+    >>> featureless([0, 1, 1, 2], 1, classes=3).tolist()
+    [[0.25, 0.5, 0.25]]
+    """
+    if not classes:
+        return np.full(rows, float(np.mean(y_train)))
+    return np.tile(np.bincount(y_train, minlength=classes) / len(y_train), (rows, 1))
 
 
 def no_change(

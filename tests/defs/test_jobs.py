@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import mlct
 from mlct.adapters.checkpoints import Checkpoints
-from mlct.defs.jobs.promotion import AUTOMATION_TAGS, promotion_job
+from mlct.defs.jobs.promotion import promotion_job
+from mlct.defs.names import AUTOMATION_TAGS
 from mlct.defs.resources import MlctHome
 from mlct.errors import RegistryError
 from mlct.release.ledger import checkpoint

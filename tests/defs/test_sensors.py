@@ -311,6 +311,16 @@ def test_a_scheduled_run_does_not_learn_from_a_refused_window(poisoned, boosted,
     assert [t["version"] for t in poisoned.records("training")] == [1]
 
 
+@pytest.mark.parametrize(
+    "tag", ["dagster/from_automation_condition", ".dagster/scheduled_execution_time"]
+)
+def test_no_automation_learns_from_a_refused_window(poisoned, boosted, why, tag):
+    poisoned.declare(estimator=boosted)
+    done = poisoned.retrain(tags={tag: "x"})
+    assert not done.success
+    assert "refused to learn from" in why(done)
+
+
 def test_a_person_lets_a_refused_window_through_and_with_the_version_it_stays_so(
     poisoned, boosted, made
 ):

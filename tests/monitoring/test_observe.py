@@ -15,6 +15,7 @@ from mlct.evaluation.metric import metric
 from mlct.monitoring.observe import Reference, observe, predict, reference_of
 from mlct.monitoring.observe.log import labels_of, served_by
 from mlct.monitoring.observe.observation import past
+from mlct.monitoring.performance import Performance
 from mlct.monitoring.policy import MonitoringPolicy
 from mlct.monitoring.slo import Objective, SloState, SloWindow, load
 from mlct.training.fit import fit
@@ -120,9 +121,8 @@ def test_where_nothing_changed_no_signal_breaches(world):
     assert seen.refused == ""
 
 
+@pytest.mark.parametrize("world", ["regression"], indirect=True)
 def test_the_bias_of_a_regression_is_measured(world):
-    if world[0] != "regression":
-        pytest.skip("of regressions only")
     seen = look(world, rows(60, 7, "regression"), 60)
     (bias,) = [p for p in seen.realised if p.metric == "residual_bias"]
     assert bias.lower < 0 < bias.upper
@@ -198,7 +198,8 @@ def test_what_was_seen_reads_back_as_it_was(world):
     again = left(seen)
     assert (again.start, again.end, again.version) == (seen.start, seen.end, 1)
     assert list(again.losses) == list(seen.losses)
-    assert again.performances[0] == seen.realised[0]
+    told = json.loads(json.dumps(seen.to_dict(profile="p", joined="j")))["performances"]
+    assert Performance.from_dict(told[0]) == seen.realised[0]
 
 
 def test_a_reference_reads_back_as_it_was(world, tmp_path):

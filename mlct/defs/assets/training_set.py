@@ -6,19 +6,24 @@ from typing import Any
 import dagster as dg
 
 from mlct.data import snapshot
-from mlct.data.contract import ContractReport, contract_digest, parameters_of, suite_of, validate
+from mlct.data.contract import (
+    ContractReport,
+    contract_digest,
+    in_words,
+    parameters_of,
+    suite_of,
+    validate,
+)
 from mlct.data.window import Cut, as_utc, cut, data_end, duration, parse_instant
 from mlct.defs.assets.refused import refused_windows, told
 from mlct.defs.io_manager import as_dataset
-from mlct.defs.names import CAUSE_TAG, CONTRACT, key, settings
+from mlct.defs.names import AUTOMATION_TAGS, CAUSE_TAG, CONTRACT, key, settings
 from mlct.defs.resources import MlctHome
 from mlct.errors import DataError
 from mlct.release.ledger import Ledger, instant, now, statement
 from mlct.spec import ModelSpec
 
 NEWEST = "newest"
-#: Tags of a run that a sensor or a schedule launched.
-_AUTOMATED = {CAUSE_TAG, "dagster/sensor_name", "dagster/schedule_name"}
 
 
 class TrainingSetConfig(dg.Config):
@@ -107,7 +112,7 @@ def _refused(
     """
     found = refused_windows(mlct, spec, rows.train_start, rows.holdout_end)
     for window in found:
-        if _AUTOMATED & context.run.tags.keys():
+        if {CAUSE_TAG, *AUTOMATION_TAGS} & context.run.tags.keys():
             raise DataError(
                 f"refused to learn from {told(window)}",
                 expected="rows that people may learn from, in a run that nobody launched by hand",
@@ -198,7 +203,7 @@ def _check(report: dict[str, Any], fresh: bool) -> dg.AssetCheckResult:
             f"All {report['expectations']} expectations hold{known}"
             if report["passed"]
             else f"{len(violations)} of {report['expectations']} expectations failed{known}: "
-            + "; ".join(f"{v['column']} {v['rule']} saw {v['observed']}" for v in violations[:3])
+            + "; ".join(map(in_words, violations[:3]))
         ),
         metadata=metadata,
     )

@@ -8,7 +8,7 @@ from mlct.adapters.home import Home
 from mlct.data.contract import contract_digest, suite_of
 from mlct.data.digest import digest
 from mlct.defs.jobs.move import moving
-from mlct.defs.names import HUMAN_ONLY_TAG
+from mlct.defs.names import AUTOMATION_TAGS, HUMAN_ONLY_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import PromotionRefused
 from mlct.release.approval import policy
@@ -17,27 +17,6 @@ from mlct.release.slot import live, promote
 from mlct.release.slot.checks import asking
 from mlct.release.slot.promotion import refusals_recorded
 from mlct.spec import ModelSpec
-
-#: Tags that Dagster puts on runs that no person launched by hand. Present, they prove automation;
-#: their absence proves nothing, so the authority is the signatures.
-AUTOMATION_TAGS = frozenset(
-    {
-        "dagster/sensor_name",
-        "dagster/schedule_name",
-        "dagster/tick",
-        "dagster/run_key",
-        "dagster/backfill",
-        "dagster/auto_materialize",
-        "dagster/from_automation_condition",
-        "dagster/asset_evaluation_id",
-        "dagster/auto_observe",
-        ".dagster/scheduled_execution_time",
-        "dagster/partition_set",
-        "dagster/retry_number",
-        "dagster/parent_run_id",
-        "dagster/root_run_id",
-    }
-)
 
 
 class PromotionConfig(dg.Config):

@@ -7,9 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from mlct.data.contract import in_words
 from mlct.data.window import parse_instant
 from mlct.defs.assets.refused import refused_windows
-from mlct.defs.names import CAUSE_TAG, REASON_TAG, TRIGGER_TAG
+from mlct.defs.names import CAUSE_TAG, REASON_TAG, SCHEDULE, TRIGGER_TAG
 from mlct.defs.resources import MlctHome
 from mlct.errors import DataError
 from mlct.monitoring.trigger import Asked, TriggerDecision, WindowResult, decide_trigger
@@ -21,8 +22,8 @@ from mlct.training.recipe import code_state
 
 #: So many runs of the job are looked at for what was asked before.
 RUNS = 50
-#: The kind of its incidents, and the cause of a scheduled retrain.
-INCIDENT, SCHEDULE = "retrain", "schedule"
+#: The kind of its incidents.
+INCIDENT = "retrain"
 
 _OPEN = [
     dg.DagsterRunStatus.QUEUED,
@@ -190,7 +191,7 @@ def _broken_contract(ledger: Ledger, spec: ModelSpec) -> str:
     """What the newest contract statement says, where it is a failure."""
     for record in ledger.records(kind="contract", model=spec.name, limit=1):
         if not (says := record.predicate)["passed"]:
-            broken = [f"{v['column']} {v['rule']} saw {v['observed']}" for v in says["violations"]]
+            broken = [in_words(v) for v in says["violations"]]
             return (
                 f"; the contract failed on training set {says['training_set'][:12]} (statement "
                 f"{record.sequence}): {'; '.join(broken[:3])}"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlct.data.snapshot import plain_rows
-from mlct.data.window import Columns, Windows, as_utc, duration, instants, scalar
+from mlct.data.window import Columns, Windows, as_utc, duration, instants, labelled, scalar
 from mlct.errors import DataError
 from mlct.monitoring.performance import LogColumns
 from mlct.training import fit
@@ -84,11 +84,7 @@ def labels_of(model: fit.Model, rows: pa.Table, columns: Columns, windows: Windo
     Without a label time a label counts as known `Windows.label_delay` after the row's time. Of a
     class that the model never saw, and of a quantity that is no number, the label is null.
     """
-    label = rows[columns.label]
-    known = pc.is_valid(label)
-    if pa.types.is_floating(label.type):
-        known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(label), True)))
-    rows = rows.filter(known)
+    rows = rows.filter(labelled(rows[columns.label]))
     if columns.label_time:
         at: Any = rows[columns.label_time].cast(_TIME, safe=False)
     else:

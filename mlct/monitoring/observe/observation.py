@@ -31,7 +31,6 @@ class Past:
     version: int
     losses: Losses
     slo_windows: Mapping[str, Sequence[SloWindow]]
-    performances: Sequence[Performance]
     columns: Mapping[str, Mapping[str, Any]]
     profile: Profile | None = None
     joined: pa.Table | None = None
@@ -175,7 +174,6 @@ def past(
         slo_windows={
             name: [_window(w) for w in windows] for name, windows in content["slo_windows"].items()
         },
-        performances=[Performance.from_dict(p) for p in content["performances"]],
         columns=content["columns"],
         profile=profile,
         joined=joined,

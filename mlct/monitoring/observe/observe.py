@@ -63,10 +63,10 @@ def observe(
     prediction log, against the reference of the version that scored most of them.
 
     `before` are the windows that ended earlier, oldest first; `reported` are windows of indicators
-    that somebody else measures, such as latencies; `contract` is its verdict on the rows; `limit`
-    is what the primary metric is held against, instead of an objective or the holdout. Nothing that
-    is wrong with one part of the window takes the other parts away: it is told there. Raises
-    DataError where a column that the spec names is missing.
+    that somebody else measures, such as latencies; `contract` is what the data contract said of the
+    rows; `limit` is what the primary metric is held against, instead of an objective or the
+    holdout. Nothing that is wrong with one part of the window takes the other parts away: it is
+    told there. Raises DataError where a column that the spec names is missing.
     """
     start, end, as_of = as_utc(start), as_utc(end), as_utc(as_of)
     rows, log = plain_rows(rows), plain_rows(log)

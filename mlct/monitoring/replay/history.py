@@ -14,8 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from mlct.data.window import Columns, Cut, Windows, as_utc, clusters, cut, duration, scalar
+from mlct.data.window import (
+    Columns,
+    Cut,
+    Windows,
+    as_utc,
+    clusters,
+    cut,
+    duration,
+    labelled,
+    scalar,
+)
 from mlct.errors import DataError, TrainingError
+from mlct.evaluation.baseline import featureless
 from mlct.evaluation.evaluate import evaluate
 from mlct.evaluation.gate import GateDecision, GatePolicy, decide
 from mlct.evaluation.metric import Metric
@@ -108,11 +119,7 @@ class History:
     def _labelled(self, k: int) -> pa.Table:
         """The rows of window k that ever get a label."""
         rows = self.window(k)
-        label = rows[self.columns.label]
-        known = pc.is_valid(label)
-        if pa.types.is_floating(label.type):
-            known = pc.and_(known, pc.invert(pc.fill_null(pc.is_nan(label), True)))
-        return rows.filter(known)
+        return rows.filter(labelled(rows[self.columns.label]))
 
     def value(self, c: int, k: int) -> float | None:
         """The metric of the model of instant c on window k, as all labels tell it in the end."""
@@ -144,7 +151,8 @@ class History:
             scores["champion"] = champion.model.score(rows)
         else:
             problem = f"it knows the classes {list(champion.model.classes)}"
-        scores["baseline"] = _featureless(learned, len(truth), model)
+        classes = len(model.classes) if model.task == "multiclass" else 0
+        scores["baseline"] = featureless(learned, len(truth), classes)
         found = evaluate(
             truth,
             scores,
@@ -250,14 +258,6 @@ class _Looked:
 
 def _artifact(c: int) -> str:
     return f"challenger-{c}"
-
-
-def _featureless(labels: Any, rows: int, model: fit.Model) -> Any:
-    """What a model without features says: the mean label, or the share of each class."""
-    if model.task != "multiclass":
-        return np.full(rows, float(np.mean(labels)))
-    shares = np.bincount(labels, minlength=len(model.classes)) / len(labels)
-    return np.tile(shares, (rows, 1))
 
 
 def instants(

@@ -13,21 +13,11 @@ import pytest
 import mlct
 from mlct.adapters.signals import stored_signals
 from mlct.defs.assets.monitoring import windows_kept
+from mlct.defs.assets.monitoring.display import CHECKS
 from mlct.defs.resources import MlctHome
 from mlct.monitoring.breach import decide_rollback
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
-CHECKS = {
-    "feature_drift",
-    "score_drift",
-    "realised_performance",
-    "estimated_performance",
-    "concept_drift",
-    "labels",
-    "contract",
-    "objectives",
-    "staleness",
-}
 PROMISED = {  # more than the stump can keep
     "apiVersion": "openslo/v1",
     "kind": "SLO",
@@ -296,7 +286,8 @@ def test_a_window_that_breaks_the_contract_is_not_learned_from(live, trips, chec
     assert (found.passed, found.severity) == (False, WARN)
     assert "stops expect_column_values_to_be_between saw 99" in found.description
     assert all("its contract failed (stops" in s["refused"] for s in kept(live)[-1]["signals"])
-    live.feed(rows.set_column(places[1], "late", pc.if_else(third, None, rows["late"])))
+    unknown = pc.if_else(third, float("nan"), rows["late"].cast(pa.float64()))
+    live.feed(rows.set_column(places[1], "late", unknown))
     assert check(monitor(live, "2024-02-02"), "contract").passed, "no label, nothing to learn"
 
 

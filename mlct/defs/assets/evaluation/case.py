@@ -15,7 +15,7 @@ from mlct.data.window import clusters, duration, parse_instant
 from mlct.defs.assets.evaluation.measure import measure
 from mlct.errors import DataError, EvaluationError
 from mlct.evaluation import plot
-from mlct.evaluation.baseline import no_change
+from mlct.evaluation.baseline import featureless, no_change
 from mlct.evaluation.evaluate import evaluate
 from mlct.evaluation.gate import decide
 from mlct.evaluation.leakage import leakage_suspects
@@ -69,7 +69,8 @@ def judge(home: Home, case: Case, *, looks: int) -> tuple[dict[str, Any], dict[s
     scores, problem = _scores(models, rows)
     y_true = _truth(rows, challenger)
     train = snapshot.read(home.store, case.document["train"]).to_table(columns=_known_by(spec))
-    scores["baseline"] = _featureless(_truth(train, challenger), rows.num_rows, challenger)
+    classes = len(challenger.classes) if challenger.task == "multiclass" else 0
+    scores["baseline"] = featureless(_truth(train, challenger), rows.num_rows, classes)
     if spec.no_change:
         scores["no_change"] = _repeated(spec, train, rows, challenger)
     measured, served = measure(home, case, models, scores, rows, y_true)
@@ -134,14 +135,6 @@ def _known_by(spec: ModelSpec) -> list[str]:
     """The columns that tell a label and when it was known."""
     columns = spec.columns
     return [c for c in (columns.time, columns.label, columns.label_time) if c is not None]
-
-
-def _featureless(labels: Any, rows: int, model: fit.Model) -> Any:
-    """What a model without features says: the training rows' mean label, or share of each class."""
-    if model.task != "multiclass":
-        return np.full(rows, float(np.mean(labels)))
-    shares = np.bincount(labels, minlength=len(model.classes)) / len(labels)
-    return np.tile(shares, (rows, 1))
 
 
 def _repeated(spec: ModelSpec, train: pa.Table, rows: pa.Table, model: fit.Model) -> Any:

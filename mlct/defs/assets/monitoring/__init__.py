@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlct.adapters.home import Home
 from mlct.adapters.signals import SLO_BREACHES, alone, reported_windows
@@ -16,7 +15,7 @@ from mlct.data import snapshot
 from mlct.data.contract import ContractReport, parameters_of, row_rules, suite_of, validate
 from mlct.data.digest import canonical
 from mlct.data.profile import Profile
-from mlct.data.window import duration, parse_instant
+from mlct.data.window import duration, labelled, parse_instant
 from mlct.defs.assets.monitoring import display
 from mlct.defs.assets.monitoring.incidents import tell
 from mlct.defs.assets.windows import bounds_of, freshness, windows_of
@@ -28,6 +27,7 @@ from mlct.monitoring.observe import Observation, Reference, observe, reference_o
 from mlct.monitoring.observe.log import served_by, within
 from mlct.monitoring.observe.observation import Past, past
 from mlct.monitoring.slo import SloWindow
+from mlct.release.approval.request import slot_key
 from mlct.release.ledger import instant
 from mlct.release.ledger.statement import MOVES
 from mlct.release.slot import live
@@ -116,7 +116,7 @@ def windows_kept(mlct: MlctHome, spec: ModelSpec) -> list[dict[str, Any]]:
 
 def _moves(home: Home, spec: ModelSpec) -> list[tuple[datetime, str]]:
     """When the slot went where, oldest first."""
-    moves = home.ledger.records(kind=MOVES, model=spec.name, slot=f"{spec.name}@{spec.slot}")
+    moves = home.ledger.records(kind=MOVES, model=spec.name, slot=slot_key(spec.name, spec.slot))
     words = {"promotion": "version {}", "rollback": "rollback to {}"}
     return [
         (parse_instant(r.recorded_at), words[r.kind].format(r.predicate["version"]))
@@ -213,7 +213,7 @@ def _contract(
 ) -> ContractReport | None:
     """What the contract's rules on values say of the rows that a retrain would learn from; None
     where they are too few for a share, or there is no such rule."""
-    rows = rows.filter(pc.is_valid(rows[spec.columns.label]))
+    rows = rows.filter(labelled(rows[spec.columns.label]))
     rules = row_rules(suite_of(spec.contract)) if rows.num_rows >= LEAST_JUDGED else None
     if rules is None:
         return None
